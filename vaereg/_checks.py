@@ -1,0 +1,237 @@
+r"""Named variables: parsing, look-up in a batch, and checks that read no values."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from vaereg.codes import Batch, Code
+from vaereg.functional.families import slice_event
+
+__all__ = [
+    "Spec",
+    "Variable",
+    "check_finite",
+    "check_varies",
+    "check_width",
+    "same_rows",
+    "variables_text",
+]
+
+Spec: TypeAlias = "str | tuple[str, ...]"
+
+_NAME = re.compile(r"^\s*(?P<name>[^\[\]]+?)\s*(?:\[(?P<index>[^\[\]]*)\])?\s*$")
+_SLICE = re.compile(r"^\s*(-?\d+)?\s*:\s*(-?\d+)?\s*(?::\s*(\d+))?\s*$")
+_LIST = re.compile(r"^\s*-?\d+\s*(?:,\s*-?\d+\s*)*$")
+
+
+def _parse(text: str) -> tuple[str, Any]:
+    match = _NAME.match(text)
+    if match is None:
+        raise ValueError(f"variable: expected a name like 'z' or 'z[:2]', got {text!r}")
+    index = match["index"]
+    if index is None:
+        return match["name"], None
+    bounds = _SLICE.match(index)
+    if bounds is not None:
+        return match["name"], slice(*(int(g) if g else None for g in bounds.groups()))
+    if _LIST.match(index):
+        return match["name"], [int(part) for part in index.split(",")]
+    raise ValueError(
+        f"variable: expected a part like 'z[:2]', 'z[3]' or 'z[0,4]', got {text!r}"
+    )
+
+
+class Variable:
+    r"""A variable of a term: a name ``"z"``, a part ``"z[:2]"``, or a joint ``("z", "c")``.
+
+    Args:
+        spec: The variable as the user wrote it.
+        term: Name of the term that reads it, for error messages.
+    """
+
+    def __init__(self, spec: Spec, term: str) -> None:
+        names = (spec,) if isinstance(spec, str) else tuple(spec)
+        if not names or not all(isinstance(n, str) for n in names):  # pyright: ignore
+            raise TypeError(
+                f"{term}: expected a variable name or a tuple of names, got {spec!r}"
+            )
+        self.term = term
+        self.parts = tuple(_parse(name) for name in names)
+        self.names = tuple(name for name, _ in self.parts)
+        self.text = "+".join(names)
+
+    def __repr__(self) -> str:
+        return f"Variable({self.text!r})"
+
+    def _entries(self, batch: Batch) -> list[tuple[str, Any, Code | Tensor]]:
+        if not isinstance(batch, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"{self.term}: expected batch to be a mapping of names to codes and tensors, got "
+                f"{type(batch).__name__}"
+            )
+        entries: list[tuple[str, Any, Code | Tensor]] = []
+        for name, index in self.parts:
+            if name not in batch:
+                near = difflib.get_close_matches(name, list(batch), n=1)
+                raise ValueError(
+                    f"{self.term}: expected variable {name!r} in the batch, got "
+                    f"{sorted(batch)}" + (f"; did you mean {near[0]!r}?" if near else "")
+                )
+            entries.append((name, index, batch[name]))
+        return entries
+
+    def values(self, batch: Batch) -> Tensor:
+        """The variable as a floating-point tensor ``(B, *event)``; a joint is ``(B, D)``.
+
+        Raises:
+            TypeError: If an entry is neither a code nor a tensor.
+            ValueError: If a name is missing, a tensor is not floating point or has no event
+                dimension, or the entries differ in rows.
+        """
+        tensors: list[Tensor] = []
+        for name, index, entry in self._entries(batch):
+            tensor = entry.value if isinstance(entry, Code) else entry
+            if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(
+                    f"{self.term}: expected variable {name!r} to be a Code or a tensor, got "
+                    f"{type(tensor).__name__}"
+                )
+            if not tensor.is_floating_point():
+                raise ValueError(
+                    f"{self.term}: expected variable {name!r} to be floating point, got "
+                    f"{tensor.dtype}; wrap class labels as vaereg.labels({name}, classes)"
+                )
+            if tensor.ndim < 2:
+                raise ValueError(
+                    f"{self.term}: expected variable {name!r} of shape (B, D, ...), got "
+                    f"{tuple(tensor.shape)}"
+                )
+            self._check_index(name, index, tensor)
+            tensors.append(tensor if index is None else tensor[:, index])
+        if len(tensors) == 1:
+            return tensors[0]
+        rows = {name: tensor.shape[0] for name, tensor in zip(self.names, tensors, strict=True)}
+        if len(set(rows.values())) > 1:
+            raise ValueError(f"{self.term}: expected as many rows in each variable, got {rows}")
+        return torch.cat([tensor.flatten(1) for tensor in tensors], 1)
+
+    def codes(self, batch: Batch) -> list[Code]:
+        """The entries as codes with posterior and prior, parts sliced.
+
+        Raises:
+            TypeError: If an entry is a bare tensor, or lacks its posterior or prior, or is of a
+                family whose coordinates have no marginal by slicing.
+        """
+        found: list[Code] = []
+        for name, index, entry in self._entries(batch):
+            if not isinstance(entry, Code):
+                raise TypeError(
+                    f"{self.term}: expected variable {name!r} to be a Code with a posterior and a "
+                    f"prior (see vaereg.gaussian), got {type(entry).__name__}"
+                )
+            for part, distribution in (("posterior q", entry.q), ("prior p", entry.p)):
+                if distribution is None:
+                    raise TypeError(
+                        f"{self.term}: expected code {name!r} with a {part}, got None"
+                    )
+            if index is None:
+                found.append(entry)
+                continue
+            self._check_index(name, index, entry.value)
+            q, p = slice_event(entry.q, index), slice_event(entry.p, index)
+            if q is None or p is None:
+                raise TypeError(
+                    f"{self.term}: expected a factorised posterior and prior to take a part of "
+                    f"{name!r}, got {entry.q} and {entry.p}"
+                )
+            found.append(Code(entry.value[:, index], q, p))
+        return found
+
+    def _check_index(self, name: str, index: Any, tensor: Tensor) -> None:
+        width = tensor.shape[1] if tensor.ndim > 1 else 0
+        if isinstance(index, list):
+            inside = all(-width <= i < width for i in index)  # pyright: ignore
+        elif isinstance(index, slice):
+            inside = len(range(*index.indices(width))) > 0
+        else:
+            return
+        if not inside:
+            raise ValueError(
+                f"{self.term}: expected part {self.text!r} inside of {name!r} of width {width}"
+            )
+
+
+def variables_text(*specs: Spec) -> str:
+    """The variables of a term as they stand in its default name: ``z``, ``c,y``, ``z+c,y``."""
+    return ",".join(s if isinstance(s, str) else "+".join(map(str, s)) for s in specs)
+
+
+def same_rows(term: str, **tensors: Tensor) -> None:
+    """Raise unless all tensors have as many rows.
+
+    Raises:
+        ValueError: Naming each variable and its rows.
+    """
+    rows = {name: tensor.shape[0] for name, tensor in tensors.items()}
+    if len(set(rows.values())) > 1:
+        raise ValueError(f"{term}: expected as many rows in each variable, got {rows}")
+
+
+def check_width(term: str, widths: dict[str, int], wanted: int | None) -> None:
+    """Raise if a critic of known input width does not fit its variables.
+
+    Args:
+        term: Name of the term.
+        widths: Numbers a row of each variable that the critic reads, concatenated.
+        wanted: The critic's input width, ``None`` where unknown.
+
+    Raises:
+        ValueError: Naming each variable and its width.
+    """
+    if wanted is not None and wanted != sum(widths.values()):
+        got = " + ".join(f"{name!r} of {width}" for name, width in widths.items())
+        raise ValueError(
+            f"{term}: expected variables of {wanted} numbers a row, the critic's input width, "
+            f"got {got} = {sum(widths.values())}"
+        )
+
+
+def check_finite(term: str, name: str, entry: Code | Tensor) -> None:
+    """Raise if a variable holds NaN or infinity. Reads values: a device transfer.
+
+    Raises:
+        ValueError: Naming the variable and the number of rows concerned.
+    """
+    tensor = entry.value if isinstance(entry, Code) else entry
+    bad = ~torch.isfinite(tensor.detach()).flatten(1).all(1)
+    if bool(bad.any()):
+        rows = bad.nonzero().flatten().tolist()
+        raise ValueError(
+            f"{term}: expected finite values in variable {name!r}, got NaN or infinity in "
+            f"{len(rows)} of {tensor.shape[0]} rows (first: row {rows[0]}); a label out of range "
+            "becomes a row of NaN in vaereg.labels"
+        )
+
+
+def check_varies(term: str, name: str, tensor: Tensor) -> None:
+    """Raise if all rows of a variable are equal. Reads values: a device transfer.
+
+    Raises:
+        ValueError: Naming the variable.
+    """
+    flat = tensor.detach().flatten(1)
+    if flat.shape[0] < 2:
+        raise ValueError(
+            f"{term}: expected at least 2 rows of variable {name!r}, got {flat.shape[0]}"
+        )
+    if bool((flat == flat[:1]).all()):
+        raise ValueError(
+            f"{term}: expected variable {name!r} to vary over the batch, got {flat.shape[0]} "
+            "equal rows (a batch of one class?)"
+        )

@@ -1,0 +1,318 @@
+r"""Codes: the latents of one minibatch, with the distributions they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal, OneHotCategorical
+from torch.nn import functional as F
+
+from vaereg.functional.families import as_event, map_parameters
+
+__all__ = ["Batch", "Code", "categorical", "deterministic", "gaussian", "labels"]
+
+
+@dataclass(frozen=True)
+class Code:
+    r"""One latent variable for one minibatch of ``B`` rows.
+
+    Attributes:
+        value: The reparameterised (or relaxed) sample that the decoder also sees, ``(B, *event)``.
+        q: The posterior, batch shape ``(B,)``, event shape as ``value``; ``None`` for a
+            deterministic code.
+        p: The prior, or the conditional prior :math:`p(c \mid y)`, batch shape ``(B,)``.
+    """
+
+    value: Tensor
+    q: Distribution | None = None
+    p: Distribution | None = None
+
+    def detach(self) -> Code:
+        """The same code without any gradient.
+
+        Posterior and prior are rebuilt with detached parameters for the known families (see
+        :mod:`vaereg.functional.families`) and dropped for others.
+
+        Example:
+            >>> z = gaussian(torch.zeros(2, 6, requires_grad=True))
+            >>> z.value.requires_grad, z.detach().value.requires_grad
+            (True, False)
+        """
+        q = map_parameters(self.q, _detach) if self.q is not None else None
+        p = map_parameters(self.p, _detach) if self.p is not None else None
+        return Code(self.value.detach(), q, p)
+
+
+Batch: TypeAlias = Mapping[str, "Code | Tensor"]
+"""The named variables of one minibatch, e.g. ``{"x": x, "y": labels, "z": Code}``."""
+
+
+def _detach(parameter: Tensor) -> Tensor:
+    return parameter.detach()
+
+
+def gaussian(
+    params: Tensor | tuple[Tensor, Tensor] | Mapping[str, Tensor] | Distribution,
+    logvar: Tensor | None = None,
+    *,
+    std: Tensor | None = None,
+    var: Tensor | None = None,
+    prior: Distribution | None = None,
+    value: Tensor | None = None,
+) -> Code:
+    r"""A Gaussian code with diagonal covariance, sampled by reparameterisation.
+
+    .. math:: z = \mu + \sigma \epsilon, \quad \epsilon \sim \mathcal N(0, I), \quad
+        q(z \mid x) = \mathcal N(\mu, \operatorname{diag} \sigma^2)
+
+    Args:
+        params: A tensor ``(B, 2 D, ...)`` whose halves along dim 1 are mean and log-variance; or a
+            ``(mean, logvar)`` pair; or a mapping with ``mean`` and ``logvar``; or the mean alone
+            where one of ``logvar``, ``std``, ``var`` is given; or a distribution with ``rsample``.
+        logvar: :math:`\log \sigma^2`, the shape of the mean. A standard deviation handed in here
+            raises nothing: the symptom is posterior variances that never fall below 1, so that
+            reconstructions stay blurred.
+        std: :math:`\sigma`, positive.
+        var: :math:`\sigma^2`, positive.
+        prior: Prior of batch shape ``()`` or ``(B,)``; default :math:`\mathcal N(0, I)`.
+        value: The sample to use in place of a fresh one, ``(B, D, ...)``.
+
+    Returns:
+        A :class:`Code` of event shape ``(D, ...)``.
+
+    Raises:
+        TypeError: If ``params`` is of no accepted kind.
+        ValueError: If dim 1 is odd, shapes differ, or more than one spread is given.
+
+    References:
+        | Auto-Encoding Variational Bayes (Kingma and Welling, 2014), section 2.4.
+        | https://arxiv.org/abs/1312.6114
+
+    Example:
+        >>> z = gaussian(torch.zeros(8, 32))
+        >>> z.value.shape, z.q.event_shape
+        (torch.Size([8, 16]), torch.Size([16]))
+    """
+    if isinstance(params, Distribution):
+        if logvar is not None or std is not None or var is not None:
+            raise ValueError("gaussian: expected no logvar, std or var beside a distribution")
+        q = as_event(params, 1)
+        if value is None:
+            value = cast(Tensor, q.rsample())
+        return _code("gaussian", value, q, prior)
+    mean, spread = _mean_and_std(params, logvar, std, var)
+    dtype = mean.dtype
+    # In half precision exp(logvar / 2) leaves the range that logvar in [-30, 20] needs.
+    wide = torch.promote_types(dtype, torch.float32)
+    mean, spread = mean.to(wide), spread.to(wide)
+    q = Independent(Normal(mean, spread, validate_args=False), mean.ndim - 1, validate_args=False)
+    if value is None:
+        value = (mean + spread * torch.randn_like(mean)).to(dtype)
+    return _code("gaussian", value, q, prior)
+
+
+def _mean_and_std(
+    params: object, logvar: Tensor | None, std: Tensor | None, var: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    given = [n for n, v in (("logvar", logvar), ("std", std), ("var", var)) if v is not None]
+    if isinstance(params, Mapping):
+        mapping = cast("Mapping[str, Tensor]", params)
+        if given or set(mapping) != {"mean", "logvar"}:
+            raise ValueError(
+                f"gaussian: expected a mapping with mean and logvar, got {sorted(mapping)}"
+                + (f" and {given[0]}" if given else "")
+            )
+        mean, logvar = mapping["mean"], mapping["logvar"]
+    elif isinstance(params, (tuple, list)):
+        pair = cast("tuple[Tensor, ...]", params)
+        if given or len(pair) != 2:
+            raise ValueError(
+                f"gaussian: expected a (mean, logvar) pair, got {len(pair)} entries"
+                + (f" and {given[0]}" if given else "")
+            )
+        mean, logvar = pair
+    elif isinstance(params, Tensor):
+        if len(given) > 1:
+            raise ValueError(f"gaussian: expected one of logvar, std, var, got {given}")
+        mean = params
+        if not given:
+            if params.ndim < 2 or params.shape[1] % 2:
+                raise ValueError(
+                    "gaussian: expected params of shape (B, 2 D, ...), mean and log-variance "
+                    f"along dim 1, got {tuple(params.shape)}"
+                )
+            mean, logvar = params.chunk(2, dim=1)
+    else:
+        raise TypeError(
+            "gaussian: expected a tensor, a (mean, logvar) pair, a mapping with mean and logvar, "
+            f"or a distribution, got {type(params).__name__}"
+        )
+    spread = next(s for s in (logvar, std, var) if s is not None)
+    for name, tensor in (("mean", mean), (given[0] if given else "logvar", spread)):
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():  # pyright: ignore
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__  # pyright: ignore
+            raise TypeError(f"gaussian: expected {name} to be a floating-point tensor, got {got}")
+    if mean.ndim < 2:
+        raise ValueError(f"gaussian: expected mean of shape (B, D, ...), got {tuple(mean.shape)}")
+    if mean.shape != spread.shape:
+        raise ValueError(
+            f"gaussian: expected {given[0] if given else 'logvar'} of the mean's shape "
+            f"{tuple(mean.shape)}, got {tuple(spread.shape)}"
+        )
+    if std is not None:
+        return mean, std
+    wide = spread.to(torch.promote_types(spread.dtype, torch.float32))
+    return mean, wide.sqrt() if var is not None else (0.5 * wide).exp()
+
+
+def _code(maker: str, value: Tensor, q: Distribution, prior: Distribution | None) -> Code:
+    event = q.event_shape
+    if value.shape != q.batch_shape + event:
+        raise ValueError(
+            f"{maker}: expected value of the posterior's shape {tuple(q.batch_shape + event)}, "
+            f"got {tuple(value.shape)}"
+        )
+    if prior is None:
+        like = value.to(torch.promote_types(value.dtype, torch.float32))
+        zeros, ones = torch.zeros_like(like), torch.ones_like(like)
+        prior = Independent(
+            Normal(zeros, ones, validate_args=False), value.ndim - 1, validate_args=False
+        )
+    else:
+        prior = _with_batch(maker, prior, value)
+    return Code(value, q, prior)
+
+
+def _with_batch(maker: str, prior: Distribution, value: Tensor) -> Distribution:
+    event = value.shape[1:]
+    shape = prior.batch_shape + prior.event_shape
+    if shape == event:
+        # A prior shared by all rows.
+        return as_event(prior, 0).expand(value.shape[:1])
+    if shape == value.shape:
+        return as_event(prior, 1)
+    raise ValueError(
+        f"{maker}: expected a prior of shape {tuple(event)} or {tuple(value.shape)}, "
+        f"got {tuple(shape)}"
+    )
+
+
+def categorical(
+    logits: Tensor,
+    temperature: float | Tensor,
+    *,
+    hard: bool = False,
+    prior: Distribution | Tensor | None = None,
+    value: Tensor | None = None,
+) -> Code:
+    r"""A categorical code with a Gumbel-softmax sample.
+
+    .. math:: v = \operatorname{softmax}\big((\log \pi + g) / \tau\big), \quad
+        g_k \sim \operatorname{Gumbel}(0, 1)
+
+    The value is the relaxed sample; the posterior is the exact categorical, so that KLs are the
+    categorical's and not the relaxation's.
+
+    Args:
+        logits: Unnormalised log-probabilities, ``(B, K)``, or ``(B, G, K)`` for ``G`` categorical
+            variables.
+        temperature: :math:`\tau > 0`.
+        hard: Return a one-hot sample with the relaxed sample's gradient (straight-through).
+        prior: Prior probabilities, ``(K,)``, ``(G, K)`` or ``(B, [G,] K)``, or a
+            :class:`torch.distributions.OneHotCategorical`; default uniform.
+        value: The sample to use in place of a fresh one, the shape of ``logits``.
+
+    Returns:
+        A :class:`Code` of event shape ``(K,)`` or ``(G, K)``.
+
+    Raises:
+        ValueError: If ``logits`` has fewer than two dimensions, or the temperature is a number
+            that is not positive.
+
+    References:
+        | Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017), eq 2.
+        | https://arxiv.org/abs/1611.01144
+
+    Example:
+        >>> c = categorical(torch.zeros(8, 10), temperature=0.5)
+        >>> c.value.sum(1).allclose(torch.ones(8)), c.q.event_shape
+        (True, torch.Size([10]))
+    """
+    if logits.ndim < 2 or not logits.is_floating_point():
+        raise ValueError(
+            "categorical: expected floating-point logits of shape (B, K) or (B, G, K), got "
+            f"{logits.dtype} {tuple(logits.shape)}"
+        )
+    if not isinstance(temperature, Tensor) and temperature <= 0:
+        raise ValueError(f"categorical: expected temperature > 0, got {temperature}")
+    log_pi = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    q = as_event(OneHotCategorical(logits=log_pi, validate_args=False), 1)
+    if value is None:
+        # An exponential draw of exactly 0 would make an infinite Gumbel and then inf - inf.
+        tiny = torch.finfo(log_pi.dtype).tiny
+        gumbel = -torch.empty_like(log_pi).exponential_().clamp_min(tiny).log()
+        soft = ((log_pi + gumbel) / temperature).softmax(-1)
+        if hard:
+            one_hot = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
+            soft = one_hot + (soft - soft.detach())
+        value = soft.to(logits.dtype)
+    if prior is None:
+        prior = OneHotCategorical(logits=torch.zeros_like(log_pi), validate_args=False)
+    elif isinstance(prior, Tensor):
+        prior = OneHotCategorical(probs=prior, validate_args=False)
+    return _code("categorical", value, q, prior)
+
+
+def deterministic(value: Tensor) -> Code:
+    r"""A code without a posterior: the encoder's output itself.
+
+    Args:
+        value: ``(B, *event)``.
+
+    Example:
+        >>> deterministic(torch.zeros(8, 4)).q is None
+        True
+    """
+    return Code(value)
+
+
+def labels(y: Tensor, classes: int) -> Tensor:
+    r"""One-hot labels for terms that read a label.
+
+    Values are not read here, so that no device transfer happens: a label outside of
+    ``{-1, 0, ..., classes - 1}`` becomes a row of NaN, which ``Objective.validate`` names.
+
+    Args:
+        y: Integer class labels ``(B,)``, or ``(B, k)`` for ``k`` labels of ``classes`` classes
+            each; -1 stands for a missing label.
+        classes: Number of classes, at least 2.
+
+    Returns:
+        ``(B, classes)`` or ``(B, k, classes)`` floating-point rows; all zero where missing.
+
+    Raises:
+        TypeError: If ``y`` is not an integer (or boolean) tensor.
+        ValueError: If ``y`` is not of shape ``(B,)`` or ``(B, k)`` or ``classes`` is below 2.
+
+    Example:
+        >>> labels(torch.tensor([1, -1]), classes=3)
+        tensor([[0., 1., 0.],
+                [0., 0., 0.]])
+    """
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():  # pyright: ignore
+        got = y.dtype if isinstance(y, Tensor) else type(y).__name__  # pyright: ignore
+        raise TypeError(f"labels: expected y to be an integer tensor, got {got}")
+    if y.ndim not in (1, 2):
+        raise ValueError(f"labels: expected y of shape (B,) or (B, k), got {tuple(y.shape)}")
+    if classes < 2:
+        raise ValueError(f"labels: expected classes >= 2, got {classes}")
+    y = y.long()
+    one_hot = (y.unsqueeze(-1) == torch.arange(classes, device=y.device)).to(
+        torch.get_default_dtype()
+    )
+    outside = (y < -1) | (y >= classes)
+    return one_hot.masked_fill(outside.unsqueeze(-1), float("nan"))

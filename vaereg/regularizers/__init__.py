@@ -1,0 +1,9 @@
+"""The regularizers, one module a family."""
+
+from vaereg.regularizers.constraint import Constraint as Constraint
+from vaereg.regularizers.divergence import KL as KL
+from vaereg.regularizers.divergence import Capacity as Capacity
+from vaereg.regularizers.divergence import FreeBits as FreeBits
+from vaereg.regularizers.labels import AdversarialClassifier as AdversarialClassifier
+from vaereg.regularizers.mutual_information import JSD as JSD
+from vaereg.regularizers.mutual_information import MINE as MINE

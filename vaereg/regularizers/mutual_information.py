@@ -1,0 +1,235 @@
+r"""Mutual information of two variables through a statistics network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from vaereg._checks import Spec, check_finite, check_varies, check_width, same_rows
+from vaereg.codes import Batch
+from vaereg.critics import Separable, frozen, input_width, pair_scores, takes_pair
+from vaereg.functional.bounds import (
+    donsker_varadhan,
+    jensen_shannon,
+    log_mean_exp,
+    mine_loss,
+    moving_log_average,
+)
+from vaereg.regularizer import CriticRegularizer, detach_batch, zero_like
+
+__all__ = ["JSD", "MINE"]
+
+
+class _PairTerm(CriticRegularizer):
+    """A term of two variables whose critic scores joint rows and product rows."""
+
+    def __init__(self, a: Spec, b: Spec, *, critic: nn.Module) -> None:
+        super().__init__(a, b, critic=critic)
+        self._pair = takes_pair(critic)
+
+    def _scores(
+        self, critic: Callable[..., Any], batch: Batch, other: Batch | None
+    ) -> tuple[Tensor, Tensor] | Tensor:
+        """Scores of joint and product rows, ``(B,)`` each; for a lone row, its joint score only.
+
+        Both kinds of rows go through the critic in one pass, which costs less than two.
+        """
+        first, second = self.variables
+        a, b = first.values(batch), second.values(batch)
+        same_rows(self.name, **{first.text: a, second.text: b})
+        rows = a.shape[0]
+        if other is not None:
+            foreign = second.values(other)
+            if foreign.shape[1:] != b.shape[1:]:
+                raise ValueError(
+                    f"{self.name}: expected variable {second.text!r} of the other batch of shape "
+                    f"(B, {', '.join(map(str, b.shape[1:]))}), got {tuple(foreign.shape)}"
+                )
+            # Any pairing of independent rows will do: a shorter batch is read cyclically.
+            index = torch.arange(rows, device=b.device) % foreign.shape[0]
+            product = foreign[index]
+        elif rows > 1:
+            # A cyclic shift leaves no true pair, where a random permutation leaves one on average.
+            shift = torch.randint(1, rows, (), device=b.device)
+            product = b[(torch.arange(rows, device=b.device) + shift) % rows]
+        else:
+            return self._call(critic, a, b)
+        scores = self._call(critic, torch.cat((a, a)), torch.cat((b, product)))
+        joint, marginal = scores.chunk(2)
+        return joint, marginal
+
+    def _call(self, critic: Callable[..., Any], a: Tensor, b: Tensor) -> Tensor:
+        widths = {v.text: t[0].numel() for v, t in zip(self.variables, (a, b), strict=True)}
+        if isinstance(self.critic, Separable):
+            wanted = (input_width(self.critic.a), input_width(self.critic.b))
+            for (name, width), want in zip(widths.items(), wanted, strict=False):
+                check_width(self.name, {name: width}, want)
+        elif not self._pair:
+            check_width(self.name, widths, input_width(self.critic))
+        return pair_scores(critic, a, b, pair=self._pair)
+
+    def validate(self, batch: Batch) -> None:
+        """Also checks that both variables vary and a batch has two rows.
+
+        Raises:
+            ValueError: If a variable holds NaN or infinity, or all its rows are equal.
+        """
+        for variable in self.variables:
+            values = variable.values(batch)
+            check_finite(self.name, variable.text, values)
+            check_varies(self.name, variable.text, values)
+
+
+class MINE(_PairTerm):
+    r"""Mutual information by the Donsker-Varadhan bound with MINE's bias-corrected gradient.
+
+    .. math:: I(a; b) \ge E_{p(a, b)}[T(a, b)] - \log E_{p(a) p(b)}[e^{T(a, b)}]
+
+    The value is this expression on the minibatch. The minibatch gradient of its second term is
+    biased, because the expectation stands inside of the logarithm; here its denominator is a
+    debiased exponential moving average of :math:`E[e^T]` over the critic's steps, on the critic's
+    path (``critic_loss``) and on the encoder's path (``forward``) alike. The average lives in log
+    space in two buffers, moves only in ``critic_loss`` and in training mode, and includes the
+    current batch, which bounds the gradient by :math:`1 / (1 - \text{decay})` times the naive one.
+
+    The term is a lower bound only while the critic is fitted: take several critic steps an encoder
+    step, at a rate of the encoder's order. A critic that is outrun displays 0 while the
+    information stays.
+
+    Product rows pair ``a`` with ``b`` of ``other`` where one is given (read cyclically where it is
+    shorter), else with ``b`` shifted cyclically by a random number of rows. A batch of one row has
+    no product rows: the value is then 0 with zero gradient.
+
+    Args:
+        a: First variable.
+        b: Second variable, the one that is read from ``other``.
+        critic: The statistics network :math:`T`, see :mod:`vaereg.critics`.
+        decay: Decay of the moving average in [0, 1); 0 gives the naive, biased gradient.
+
+    Raises:
+        ValueError: If ``decay`` is outside of [0, 1).
+
+    References:
+        | Mutual Information Neural Estimation (Belghazi et al., 2018), eqs 10 and 12, section 3.2.
+        | https://arxiv.org/abs/1801.04062
+
+    Example:
+        >>> import vaereg
+        >>> term = MINE("z", "y", critic=vaereg.critics.mlp(2 + 3, 1))
+        >>> y = vaereg.labels(torch.tensor([0, 1, 2, 1]), classes=3)
+        >>> term({"z": torch.randn(4, 2), "y": y}).shape
+        torch.Size([])
+    """
+
+    log_average: Tensor
+    weight: Tensor
+
+    def __init__(self, a: Spec, b: Spec, *, critic: nn.Module, decay: float = 0.99) -> None:
+        super().__init__(a, b, critic=critic)
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(f"{self.name}: expected decay in [0, 1), got {decay}")
+        self.decay = float(decay)
+        self.register_buffer("log_average", torch.tensor(float("-inf")))
+        self.register_buffer("weight", torch.tensor(0.0))
+
+    def _average(self, product: Tensor) -> tuple[Tensor, Tensor]:
+        log_batch = log_mean_exp(product.detach())
+        log_average = self.log_average.to(log_batch)
+        return moving_log_average(log_average, self.weight.to(log_batch), log_batch, self.decay)
+
+    def forward(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> Tensor:
+        """The bound, a scalar in nats; gradients reach the variables only."""
+        scores = self._scores(frozen(self.critic), batch, other)
+        if isinstance(scores, Tensor):
+            return zero_like(scores)
+        joint, product = scores
+        log_average, weight = self._average(product)
+        return donsker_varadhan(joint, product, log_average - weight.log())
+
+    def critic_loss(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> Tensor:
+        """Minus the bound, a scalar in nats; moves the average in training mode."""
+        scores = self._scores(
+            self.critic, detach_batch(batch), None if other is None else detach_batch(other)
+        )
+        if isinstance(scores, Tensor):
+            return zero_like(scores)
+        joint, product = scores
+        log_average, weight = self._average(product)
+        if self.training:
+            with torch.no_grad():
+                # One broken batch must not poison the average for good.
+                sound = torch.isfinite(log_average)
+                self.log_average.copy_(torch.where(sound, log_average, self.log_average))
+                self.weight.copy_(torch.where(sound, weight, self.weight))
+        return mine_loss(joint, product, log_average - weight.log())
+
+    def diagnostics(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> dict[str, Tensor]:
+        """``joint`` (mean score of joint rows), ``log_partition`` (of this batch), and the debiased
+        ``log_average``."""
+        scores = self._scores(frozen(self.critic), batch, other)
+        if isinstance(scores, Tensor):
+            return {}
+        joint, product = scores
+        return {
+            "joint": joint.mean().detach(),
+            "log_partition": log_mean_exp(product.detach()),
+            "log_average": self.log_average - self.weight.log(),
+        }
+
+
+class JSD(_PairTerm):
+    r"""The Jensen-Shannon divergence of the joint from the product of the marginals.
+
+    .. math:: \log 2 - \tfrac12 E_{p(a, b)}[\zeta(-T)] - \tfrac12 E_{p(a) p(b)}[\zeta(T)],
+        \qquad \zeta(t) = \log(1 + e^t)
+
+    It is 0 exactly where the mutual information is and at most :math:`\log 2`; its gradient is
+    bounded and unbiased, which makes it the calm choice where a dependence is to be removed or
+    kept rather than measured. At the optimum :math:`T = \log p(a, b) / p(a) p(b)`.
+
+    Product rows as for :class:`MINE`; a batch of one row gives 0 with zero gradient.
+
+    Args:
+        a: First variable.
+        b: Second variable, the one that is read from ``other``.
+        critic: The statistics network :math:`T`.
+
+    References:
+        | f-GAN (Nowozin et al., 2016), table 2; Deep InfoMax (Hjelm et al., 2019), eq 4.
+        | https://arxiv.org/abs/1606.00709
+
+    Example:
+        >>> import vaereg
+        >>> term = JSD("a", "b", critic=vaereg.critics.mlp(2, 1))
+        >>> term({"a": torch.randn(4, 1), "b": torch.randn(4, 1)}).item() < 0.7
+        True
+    """
+
+    def forward(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> Tensor:
+        """The bound, a scalar in nats; gradients reach the variables only."""
+        scores = self._scores(frozen(self.critic), batch, other)
+        return zero_like(scores) if isinstance(scores, Tensor) else jensen_shannon(*scores)
+
+    def critic_loss(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> Tensor:
+        """Minus the bound, a scalar in nats."""
+        scores = self._scores(
+            self.critic, detach_batch(batch), None if other is None else detach_batch(other)
+        )
+        return zero_like(scores) if isinstance(scores, Tensor) else -jensen_shannon(*scores)
+
+    def diagnostics(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> dict[str, Tensor]:
+        """``mutual_information``: the plug-in :math:`E_{p(a, b)}[T]`, no bound, in nats."""
+        scores = self._scores(frozen(self.critic), batch, other)
+        joint = scores if isinstance(scores, Tensor) else cast("tuple[Tensor, Tensor]", scores)[0]
+        return {"mutual_information": joint.mean().detach()}

@@ -1,0 +1,293 @@
+r"""A thin module that binds any encoder and decoder to an objective."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from vaereg.codes import Code, gaussian
+from vaereg.functional.likelihoods import bernoulli_nll, gaussian_nll
+from vaereg.objective import Objective, Report
+
+__all__ = ["VAE", "VAEOutput"]
+
+Likelihood: TypeAlias = "Literal['bernoulli', 'gaussian'] | Callable[[Tensor, Tensor], Tensor]"
+
+
+@dataclass(frozen=True)
+class VAEOutput:
+    r"""One pass of a :class:`VAE`.
+
+    Attributes:
+        loss: ``nll + report.total``, to be minimised.
+        nll: Negative log-likelihood, batch mean, event sum, in nats.
+        report: The objective's report.
+        codes: The codes by name.
+        x_hat: The reconstruction on the scale of ``x``: the likelihood's mean.
+        batch: All named variables, for :meth:`vaereg.Objective.critic_step`.
+    """
+
+    loss: Tensor
+    nll: Tensor
+    report: Report
+    codes: dict[str, Code]
+    x_hat: Tensor
+    batch: dict[str, Code | Tensor]
+
+
+class _Asked:
+    """Which named inputs a network's signature asks for."""
+
+    def __init__(self, module: nn.Module) -> None:
+        parameters = inspect.signature(module.forward).parameters.values()
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        self.names = [p.name for p in parameters if p.kind in named]
+        self.required = {p.name for p in parameters if p.kind in named and p.default is p.empty}
+        self.takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+    def pick(self, available: Mapping[str, Any]) -> dict[str, Any]:
+        return {n: v for n, v in available.items() if self.takes_all or n in self.names}
+
+
+class VAE(nn.Module):
+    r"""Any encoder and decoder with an objective.
+
+    .. math:: \text{loss} = -E_{q(z \mid x)} \log p(x \mid z) + \sum_k w_k R_k
+
+    The encoder is called with ``x`` and, by name, with those observed variables that its signature
+    asks for. It returns a tensor (mean and log-variance along dim 1), a ``(mean, logvar)`` pair, a
+    distribution or a :class:`~vaereg.Code`, which becomes the code ``"z"``; or a mapping of names to
+    any of these. The decoder receives codes and observed variables by name where its signature
+    names them; if it names no code, all codes are concatenated along dim 1 in the encoder's order
+    and given as its first argument.
+
+    Args:
+        encoder: The encoder.
+        decoder: The decoder; its output parametrises the likelihood.
+        objective: The terms added to the negative log-likelihood, the KL among them.
+        likelihood: ``"bernoulli"`` (the decoder returns logits), ``"gaussian"`` (the mean, unit
+            variance), or a callable ``(decoder output, x) -> scalar`` or ``-> (B,)`` in nats.
+
+    Raises:
+        TypeError: If a part is of the wrong kind.
+        ValueError: If the likelihood is unknown.
+
+    Example:
+        >>> import vaereg
+        >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6), vaereg.Objective(kl=vaereg.KL("z")),
+        ...           likelihood="gaussian")
+        >>> out = vae(torch.rand(8, 6))
+        >>> out.loss.backward()
+        >>> out.codes["z"].value.shape
+        torch.Size([8, 2])
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        objective: Objective,
+        *,
+        likelihood: Likelihood = "bernoulli",
+    ) -> None:
+        super().__init__()
+        for name, part in (("encoder", encoder), ("decoder", decoder)):
+            if not isinstance(part, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"VAE: expected {name} to be a torch.nn.Module, got {part!r}")
+        if not isinstance(objective, Objective):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"VAE: expected objective to be a vaereg.Objective, got {type(objective).__name__}"
+            )
+        if not callable(likelihood) and likelihood not in ("bernoulli", "gaussian"):
+            raise ValueError(
+                "VAE: expected likelihood 'bernoulli', 'gaussian' or a callable, got "
+                f"{likelihood!r}"
+            )
+        self.encoder = encoder
+        self.decoder = decoder
+        self.objective = objective
+        self.likelihood = likelihood
+        self._encoder_asks = _Asked(encoder)
+        self._decoder_asks = _Asked(decoder)
+        self._validated = False
+        self._prior_shapes: dict[str, tuple[int, ...]] = {}
+
+    def main_parameters(self) -> list[nn.Parameter]:
+        """Parameters for the main optimizer: encoder, decoder, learned priors; no critic.
+
+        Example:
+            >>> import vaereg
+            >>> objective = vaereg.Objective(
+            ...     kl=vaereg.KL("z"), leak=vaereg.JSD("z", "y", critic=nn.Linear(3, 1)))
+            >>> len(VAE(nn.Linear(2, 4), nn.Linear(2, 2), objective).main_parameters())
+            4
+        """
+        critics = {id(p) for p in self.objective.critic_parameters()}
+        return [p for p in self.parameters() if id(p) not in critics]
+
+    def encode(self, x: Tensor, *, step: int | Tensor = 0, **observed: Tensor) -> dict[str, Code]:
+        """The codes of ``x`` by name.
+
+        Args:
+            x: Data, ``(B, *event)``.
+            step: The training step, for encoders that ask for it (e.g. a temperature).
+            observed: Observed variables by name.
+
+        Raises:
+            TypeError: If the encoder returns something that is no code.
+            ValueError: If the encoder asks for a variable that is not given.
+        """
+        asks = self._encoder_asks
+        given = asks.pick({"step": step, **observed})
+        first = asks.names[:1]
+        missing = asks.required - set(given) - set(first)
+        if missing:
+            raise ValueError(
+                f"VAE: the encoder asks for {sorted(missing)}, expected them as keywords, got "
+                f"{sorted(observed)}"
+            )
+        out = self.encoder(x, **given)
+        if isinstance(out, Mapping) and set(cast("Mapping[str, Any]", out)) != {"mean", "logvar"}:
+            named = cast("Mapping[str, Any]", out)
+        else:
+            named = {"z": out}
+        return {name: _as_code(name, entry) for name, entry in named.items()}
+
+    def _decode(self, values: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Tensor:
+        asks = self._decoder_asks
+        if asks.takes_all or any(name in asks.names for name in values):
+            given = asks.pick({**values, **observed})
+            missing = asks.required - set(given)
+            if missing:
+                raise ValueError(
+                    f"VAE: the decoder asks for {sorted(missing)}, got {sorted(given)}"
+                )
+            return self.decoder(**given)
+        tensors = list(values.values())
+        joint = tensors[0] if len(tensors) == 1 else torch.cat(tensors, 1)
+        given = asks.pick(observed)
+        missing = asks.required - set(given) - set(asks.names[:1])
+        if missing:
+            raise ValueError(
+                f"VAE: the decoder asks for {sorted(missing)}, got codes {sorted(values)} and "
+                f"{sorted(observed)}"
+            )
+        return self.decoder(joint, **given)
+
+    def _mean(self, output: Tensor) -> Tensor:
+        return output.sigmoid() if self.likelihood == "bernoulli" else output
+
+    def decode(self, codes: Mapping[str, Code | Tensor] | Tensor, **observed: Tensor) -> Tensor:
+        """The likelihood's mean for given codes, on the scale of ``x``.
+
+        Args:
+            codes: Codes or values by name, or one tensor for the code ``"z"``.
+            observed: Observed variables by name.
+        """
+        named: Mapping[str, Code | Tensor] = {"z": codes} if isinstance(codes, Tensor) else codes
+        values = {n: c.value if isinstance(c, Code) else c for n, c in named.items()}
+        return self._mean(self._decode(values, observed))
+
+    def sample(
+        self, n: int, *, priors: Mapping[str, Distribution] | None = None, **observed: Tensor
+    ) -> Tensor:
+        """Decode ``n`` draws from the prior.
+
+        Args:
+            n: Number of samples.
+            priors: A prior for each code that is not standard normal, of batch shape ``()`` or
+                ``(n,)``, e.g. :math:`p(c \\mid y)`. The others are drawn from the standard normal, in the
+                shape last seen by :meth:`forward`.
+            observed: Observed variables by name, ``n`` rows each.
+
+        Returns:
+            The likelihood's mean, ``(n, *event)``.
+
+        Raises:
+            ValueError: If the codes are not known yet, or a name is unknown.
+        """
+        priors = dict(priors or {})
+        shapes = self._prior_shapes
+        if not shapes and not priors:
+            raise ValueError(
+                "VAE: expected a forward pass before sample(), or priors for all codes, got neither"
+            )
+        unknown = set(priors) - set(shapes) if shapes else set[str]()
+        if unknown:
+            raise ValueError(f"VAE: expected priors among {sorted(shapes)}, got {sorted(unknown)}")
+        like = next(self.parameters())
+        values: dict[str, Tensor] = {}
+        for name in shapes or priors:
+            if name in priors:
+                shape = (n,) if priors[name].batch_shape == torch.Size() else ()
+                values[name] = priors[name].sample(shape)
+            else:
+                values[name] = torch.randn(n, *shapes[name], device=like.device, dtype=like.dtype)
+        return self._mean(self._decode(values, observed))
+
+    def _nll(self, output: Tensor, x: Tensor) -> Tensor:
+        if self.likelihood == "bernoulli":
+            return bernoulli_nll(output, x)
+        if self.likelihood == "gaussian":
+            return gaussian_nll(output, x)
+        nll = cast("Callable[[Tensor, Tensor], Tensor]", self.likelihood)(output, x)
+        if nll.ndim and nll.shape != x.shape[:1]:
+            raise ValueError(
+                f"VAE: expected the likelihood to return a scalar or ({x.shape[0]},), got "
+                f"{tuple(nll.shape)}"
+            )
+        return nll.mean() if nll.ndim else nll
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        step: int | Tensor = 0,
+        other: Mapping[str, Code | Tensor] | None = None,
+        **observed: Tensor,
+    ) -> VAEOutput:
+        """One pass: encode, decode, negative log-likelihood, objective.
+
+        The first batch's values are validated, and ``out.report.scalars()`` validates the batch
+        when a value is not finite.
+
+        Args:
+            x: Data, ``(B, *event)``.
+            step: The training step, for schedules.
+            other: An independent second minibatch of encoded variables, e.g. ``out.batch`` of
+                another pass.
+            observed: Observed variables by name, e.g. ``y=vaereg.labels(y, 10)``.
+
+        Returns:
+            A :class:`VAEOutput`.
+        """
+        codes = self.encode(x, step=step, **observed)
+        values = {name: code.value for name, code in codes.items()}
+        output = self._decode(values, observed)
+        x_hat = self._mean(output)
+        batch: dict[str, Code | Tensor] = {"x": x, **observed, **codes, "x_hat": x_hat}
+        if not torch.compiler.is_compiling():
+            if not self._validated:
+                self.objective.validate(batch)
+                self._validated = True
+            self._prior_shapes = {n: tuple(v.shape[1:]) for n, v in values.items()}
+        nll = self._nll(output, x)
+        report = self.objective(batch, step=step, other=other)
+        if not torch.compiler.is_compiling():
+            report = replace(report, on_nonfinite=lambda: self.objective.validate(batch))
+        return VAEOutput(nll + report.total, nll, report, codes, x_hat, batch)
+
+
+def _as_code(name: str, entry: object) -> Code:
+    if isinstance(entry, Code):
+        return entry
+    try:
+        return gaussian(cast(Any, entry))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"VAE: the encoder's output for code {name!r}: {error}") from error
