@@ -42,9 +42,7 @@ def _parse(text: str) -> tuple[str, Any]:
         return match["name"], slice(*(int(g) if g else None for g in bounds.groups()))
     if _LIST.match(index):
         return match["name"], [int(part) for part in index.split(",")]
-    raise ValueError(
-        f"variable: expected a part like 'z[:2]', 'z[3]' or 'z[0,4]', got {text!r}"
-    )
+    raise ValueError(f"variable: expected a part like 'z[:2]', 'z[3]' or 'z[0,4]', got {text!r}")
 
 
 class Variable:
@@ -58,12 +56,11 @@ class Variable:
     def __init__(self, spec: Spec, term: str) -> None:
         names = (spec,) if isinstance(spec, str) else tuple(spec)
         if not names or not all(isinstance(n, str) for n in names):  # pyright: ignore
-            raise TypeError(
-                f"{term}: expected a variable name or a tuple of names, got {spec!r}"
-            )
+            raise TypeError(f"{term}: expected a variable name or a tuple of names, got {spec!r}")
         self.term = term
         self.parts = tuple(_parse(name) for name in names)
         self.names = tuple(name for name, _ in self.parts)
+        self.texts = tuple(name.strip() for name in names)
         self.text = "+".join(names)
 
     def __repr__(self) -> str:
@@ -137,9 +134,8 @@ class Variable:
                 )
             for part, distribution in (("posterior q", entry.q), ("prior p", entry.p)):
                 if distribution is None:
-                    raise TypeError(
-                        f"{self.term}: expected code {name!r} with a {part}, got None"
-                    )
+                    raise TypeError(f"{self.term}: expected code {name!r} with a {part}, got None")
+            _check_rows(self.term, name, entry)
             if index is None:
                 found.append(entry)
                 continue
@@ -151,6 +147,7 @@ class Variable:
                     f"{name!r}, got {entry.q} and {entry.p}"
                 )
             found.append(Code(entry.value[:, index], q, p))
+        same_rows(self.term, **{n: c.value for n, c in zip(self.names, found, strict=True)})
         return found
 
     def _check_index(self, name: str, index: Any, tensor: Tensor) -> None:
@@ -165,6 +162,22 @@ class Variable:
             raise ValueError(
                 f"{self.term}: expected part {self.text!r} inside of {name!r} of width {width}"
             )
+
+
+def _check_rows(term: str, name: str, code: Code) -> None:
+    """Raise unless posterior and prior have the value's rows; a prior may be of one row."""
+    assert code.q is not None and code.p is not None
+    rows, q, p = code.value.shape[:1], code.q, code.p
+    posterior, prior = q.batch_shape + q.event_shape, p.batch_shape + p.event_shape
+    try:
+        fits = torch.broadcast_shapes(posterior, prior) == posterior and posterior[:1] == rows
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{term}: expected code {name!r} with a posterior and a prior of its value's rows, "
+            f"{rows[0]}, got shapes {tuple(posterior)} and {tuple(prior)}"
+        )
 
 
 def variables_text(*specs: Spec) -> str:

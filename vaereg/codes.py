@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -192,7 +192,8 @@ def _with_batch(maker: str, prior: Distribution, value: Tensor) -> Distribution:
     shape = prior.batch_shape + prior.event_shape
     if shape == event:
         # A prior shared by all rows.
-        return as_event(prior, 0).expand(value.shape[:1])
+        shared: Any = as_event(prior, 0)
+        return cast(Distribution, shared.expand(value.shape[:1]))
     if shape == value.shape:
         return as_event(prior, 1)
     raise ValueError(

@@ -236,7 +236,8 @@ def check_critic(critic: object, term: str) -> None:
     """
     if not isinstance(critic, nn.Module):
         raise TypeError(f"{term}: expected critic to be a torch.nn.Module, got {critic!r}")
-    for name, module in critic.named_modules():
+    modules: list[tuple[str, nn.Module]] = list(critic.named_modules())
+    for name, module in modules:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
             raise ValueError(
                 f"{term}: expected a critic without batch normalisation, got "

@@ -42,7 +42,7 @@ class Report:
             The value of each term under its name, ``weight/<name>`` for each term, and ``total``.
 
         Raises:
-            ValueError: If a value is not finite and the batch holds the reason (only for reports of
+            ValueError: If a value is not finite and the batch holds the reason (for reports of
                 :class:`vaereg.VAE`, which keeps the batch at hand).
         """
         entries: dict[str, Number] = {
@@ -52,9 +52,10 @@ class Report:
         }
         tensors = {n: v.detach() for n, v in entries.items() if isinstance(v, Tensor)}
         device = self.total.device
-        moved = torch.stack([v.to(device, torch.float64) if device.type != "mps" else v.float()
-                             for v in tensors.values()]).tolist()  # fmt: skip
-        numbers = dict(zip(tensors, cast("list[float]", moved), strict=True))
+        # Float64 keeps a float32 value's digits beside a large one's; some devices lack it.
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        stacked = torch.stack([v.to(device, wide) for v in tensors.values()])
+        numbers = dict(zip(tensors, cast("list[float]", stacked.tolist()), strict=True))
         scalars = {n: numbers[n] if n in numbers else float(v) for n, v in entries.items()}
         if self.on_nonfinite is not None and not all(map(_finite, scalars.values())):
             self.on_nonfinite()
@@ -106,8 +107,11 @@ class Objective(nn.Module):
         self.terms = nn.ModuleDict()
         self.weights: dict[str, Weight] = {}
         for name, entry in terms.items():
-            weight, term = entry if isinstance(entry, tuple) else (1.0, entry)
-            self._add(name, weight, term)
+            if isinstance(entry, tuple):
+                weight, term = cast("tuple[Weight, Term]", entry)
+                self._add(name, weight, term)
+            else:
+                self._add(name, 1.0, entry)
         self._check_kl()
 
     @classmethod
@@ -139,22 +143,32 @@ class Objective(nn.Module):
                 f"Objective: expected the weight of {name!r} to be a number, a scalar tensor or a "
                 f"schedule, got {type(weight).__name__}"
             )
+        if isinstance(weight, Tensor) and weight.ndim:
+            raise ValueError(
+                f"Objective: expected the weight of {name!r} to be a scalar tensor, got shape "
+                f"{tuple(weight.shape)}"
+            )
         self.terms[name] = term
         self.weights[name] = weight
 
     def _check_kl(self) -> None:
-        seen: dict[str, str] = {}
+        seen: dict[str, dict[str, str]] = {}
         for name, term in self._items():
             weight = self.weights[name]
             if not term.counts_kl or (isinstance(weight, (int, float)) and weight == 0):
                 continue
-            for code in (n for v in term.variables for n in v.text.split("+")):
-                if code in seen:
-                    raise ValueError(
-                        f"Objective: expected the KL of code {code!r} once, got it in "
-                        f"{seen[code]!r} and {name!r}; give one of them weight 0 to only report it"
-                    )
-                seen[code] = name
+            for variable in term.variables:
+                for (code, index), part in zip(variable.parts, variable.texts, strict=True):
+                    # Two different parts may be disjoint; the whole and a part never are.
+                    others = seen.setdefault(code, {})
+                    clash = [p for p in others if p == part or index is None or p == code]
+                    if clash:
+                        raise ValueError(
+                            f"Objective: expected the KL of code {part!r} once, got it in "
+                            f"{others[clash[0]]!r} and {name!r}; give one of them weight 0 to only "
+                            "report it"
+                        )
+                    others[part] = name
 
     def _items(self, only: Iterable[str] | None = None) -> list[tuple[str, Regularizer]]:
         names = list(self.terms) if only is None else list(only)
@@ -369,8 +383,8 @@ class Objective(nn.Module):
         for name, term in self._items():
             merged._add(name, self.weights[name], term)
         for name, term in other._items():
-            merged._add(name, _scaled(other.weights[name], sign) if sign != 1.0 else
-                        other.weights[name], term)  # fmt: skip
+            weight = other.weights[name]
+            merged._add(name, weight if sign == 1.0 else _scaled(weight, sign), term)
         merged._check_kl()
         return merged
 
@@ -401,8 +415,10 @@ class Objective(nn.Module):
 
     def extra_repr(self) -> str:
         """The weights, for ``print(objective)``."""
-        shown = {n: (f"schedule {getattr(w, '__qualname__', w)}" if callable(w) and not
-                     isinstance(w, Tensor) else w) for n, w in self.weights.items()}  # fmt: skip
+        shown = {
+            name: "schedule" if callable(weight) and not isinstance(weight, Tensor) else weight
+            for name, weight in self.weights.items()
+        }
         return f"weights={shown}"
 
 
@@ -411,10 +427,10 @@ def _with_graph(total: Tensor | None, batch: Batch, values: dict[str, Tensor]) -
     if total is None:
         entry = next(iter(batch.values()), None)
         tensor = entry.value if isinstance(entry, Code) else entry
-        total = torch.zeros((), device=tensor.device if tensor is not None else None)
-    compiling = torch.compiler.is_compiling()  # a new leaf cannot be traced, nor is it needed there
+        total = torch.zeros((), device=tensor.device if isinstance(tensor, Tensor) else None)
+    compiling = (
+        torch.compiler.is_compiling()
+    )  # a new leaf cannot be traced, nor is it needed there
     if torch.is_grad_enabled() and not total.requires_grad and not compiling:
         total = total + torch.zeros_like(total, requires_grad=True)
     return total
-
-

@@ -31,7 +31,16 @@ def detach_batch(batch: Batch) -> dict[str, Code | Tensor]:
         >>> detach_batch({"x": x})["x"].requires_grad
         False
     """
-    return {name: entry.detach() for name, entry in batch.items()}
+    if not isinstance(batch, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            f"expected batch to be a mapping of names to codes and tensors, got "
+            f"{type(batch).__name__}"
+        )
+    # Other entries (file names, say) pass; a term that reads one says what it expected.
+    return {
+        name: entry.detach() if isinstance(entry, (Code, Tensor)) else entry  # pyright: ignore[reportUnnecessaryIsInstance]
+        for name, entry in batch.items()
+    }
 
 
 class Regularizer(nn.Module, ABC):
@@ -64,7 +73,9 @@ class Regularizer(nn.Module, ABC):
         self.variables = tuple(Variable(spec, self.name) for spec in specs)
 
     @abstractmethod
-    def forward(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> Tensor:
+    def forward(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> Tensor:
         """The quantity on one minibatch: batch mean, event sum.
 
         Args:
@@ -182,7 +193,9 @@ class FunctionTerm(Regularizer):
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
 
-    def forward(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> Tensor:
+    def forward(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> Tensor:
         """The callable's value.
 
         Raises:

@@ -200,8 +200,11 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
         value = parts[0](step)
         for mark, part in zip(marks, parts[1:], strict=True):
             if isinstance(step, Tensor):
+                # torch.where promotes: an integer part must not round its neighbour.
                 later = torch.as_tensor(part(step - mark), device=step.device)
-                value = torch.where(step >= mark, later, torch.as_tensor(value).to(later))
+                value = torch.where(
+                    step >= mark, later, torch.as_tensor(value, device=step.device)
+                )
             elif step >= mark:
                 value = part(step - mark)
         return value

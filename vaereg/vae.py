@@ -41,11 +41,22 @@ class VAEOutput:
     batch: dict[str, Code | Tensor]
 
 
+def _unwrapped(module: nn.Module) -> nn.Module:
+    # Wrappers for parallelism and compilation hide the signature behind *args, **kwargs.
+    for attribute in ("module", "_orig_mod"):
+        inner = getattr(module, attribute, None)
+        if isinstance(inner, nn.Module) and attribute in module._modules:
+            kinds = {p.kind for p in inspect.signature(module.forward).parameters.values()}
+            if attribute == "_orig_mod" or inspect.Parameter.VAR_KEYWORD in kinds:
+                return _unwrapped(inner)
+    return module
+
+
 class _Asked:
     """Which named inputs a network's signature asks for."""
 
     def __init__(self, module: nn.Module) -> None:
-        parameters = inspect.signature(module.forward).parameters.values()
+        parameters = inspect.signature(_unwrapped(module).forward).parameters.values()
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         self.names = [p.name for p in parameters if p.kind in named]
         self.required = {p.name for p in parameters if p.kind in named and p.default is p.empty}
@@ -62,8 +73,8 @@ class VAE(nn.Module):
 
     The encoder is called with ``x`` and, by name, with those observed variables that its signature
     asks for. It returns a tensor (mean and log-variance along dim 1), a ``(mean, logvar)`` pair, a
-    distribution or a :class:`~vaereg.Code`, which becomes the code ``"z"``; or a mapping of names to
-    any of these. The decoder receives codes and observed variables by name where its signature
+    distribution or a :class:`~vaereg.Code`, which becomes the code ``"z"``; or a mapping of names
+    to any of these. The decoder receives codes and observed variables by name where its signature
     names them; if it names no code, all codes are concatenated along dim 1 in the encoder's order
     and given as its first argument.
 
@@ -152,11 +163,11 @@ class VAE(nn.Module):
                 f"VAE: the encoder asks for {sorted(missing)}, expected them as keywords, got "
                 f"{sorted(observed)}"
             )
-        out = self.encoder(x, **given)
-        if isinstance(out, Mapping) and set(cast("Mapping[str, Any]", out)) != {"mean", "logvar"}:
-            named = cast("Mapping[str, Any]", out)
-        else:
-            named = {"z": out}
+        out: Any = self.encoder(x, **given)
+        named: Mapping[str, Any] = {"z": out}
+        if isinstance(out, Mapping):
+            mapping = cast("Mapping[str, Any]", out)
+            named = named if set(mapping) == {"mean", "logvar"} else mapping
         return {name: _as_code(name, entry) for name, entry in named.items()}
 
     def _decode(self, values: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Tensor:
@@ -202,8 +213,8 @@ class VAE(nn.Module):
         Args:
             n: Number of samples.
             priors: A prior for each code that is not standard normal, of batch shape ``()`` or
-                ``(n,)``, e.g. :math:`p(c \\mid y)`. The others are drawn from the standard normal, in the
-                shape last seen by :meth:`forward`.
+                ``(n,)``, e.g. :math:`p(c \\mid y)`. The others are drawn from the standard normal,
+                in the shape last seen by :meth:`forward`.
             observed: Observed variables by name, ``n`` rows each.
 
         Returns:
@@ -216,7 +227,7 @@ class VAE(nn.Module):
         shapes = self._prior_shapes
         if not shapes and not priors:
             raise ValueError(
-                "VAE: expected a forward pass before sample(), or priors for all codes, got neither"
+                "VAE: expected a forward pass before sample(), or priors for all codes"
             )
         unknown = set(priors) - set(shapes) if shapes else set[str]()
         if unknown:
@@ -225,8 +236,7 @@ class VAE(nn.Module):
         values: dict[str, Tensor] = {}
         for name in shapes or priors:
             if name in priors:
-                shape = (n,) if priors[name].batch_shape == torch.Size() else ()
-                values[name] = priors[name].sample(shape)
+                values[name] = _draw(name, priors[name], n, shapes.get(name))
             else:
                 values[name] = torch.randn(n, *shapes[name], device=like.device, dtype=like.dtype)
         return self._mean(self._decode(values, observed))
@@ -268,6 +278,12 @@ class VAE(nn.Module):
             A :class:`VAEOutput`.
         """
         codes = self.encode(x, step=step, **observed)
+        twice = set(codes) & {"x", "x_hat", *observed}
+        if twice:
+            raise ValueError(
+                f"VAE: expected codes and observed variables of different names, got "
+                f"{sorted(twice)} twice"
+            )
         values = {name: code.value for name, code in codes.items()}
         output = self._decode(values, observed)
         x_hat = self._mean(output)
@@ -282,6 +298,17 @@ class VAE(nn.Module):
         if not torch.compiler.is_compiling():
             report = replace(report, on_nonfinite=lambda: self.objective.validate(batch))
         return VAEOutput(nll + report.total, nll, report, codes, x_hat, batch)
+
+
+def _draw(name: str, prior: Distribution, n: int, shape: tuple[int, ...] | None) -> Tensor:
+    full = tuple(prior.batch_shape + prior.event_shape)
+    rows = prior.batch_shape == torch.Size() if shape is None else full == shape
+    if not rows and (full[:1] != (n,) or (shape is not None and full[1:] != shape)):
+        wanted = "batch shape ()" if shape is None else f"shape {shape}"
+        raise ValueError(
+            f"VAE: expected the prior of code {name!r} of {wanted} or of {n} rows, got shape {full}"
+        )
+    return prior.sample((n,) if rows else ())  # pyright: ignore[reportArgumentType]
 
 
 def _as_code(name: str, entry: object) -> Code:

@@ -6,7 +6,8 @@ The dispatch is our own, on types: :func:`torch.distributions.kl_divergence` kee
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -91,7 +92,7 @@ def _categorical(q: Any, p: Any) -> Tensor:
     return (probabilities * difference).sum(-1)
 
 
-_TERMS = {
+_TERMS: dict[type[Distribution], Callable[[Any, Any], Tensor]] = {
     Normal: _normal,
     Laplace: _laplace,
     Bernoulli: _bernoulli,
@@ -160,23 +161,25 @@ def kl_per_row(q: Distribution, p: Distribution, value: Tensor | None = None) ->
     if type(q) is MultivariateNormal and type(p) is MultivariateNormal:
         return _multivariate_normal(q, p)
     try:
-        return kl_divergence(q, p)
+        rows = cast(Tensor, kl_divergence(q, p))
     except NotImplementedError:
         if value is None or not q.has_rsample:
             raise TypeError(
                 f"kl: expected a pair with a closed form or a reparameterised posterior, got "
                 f"{type(base_of(q)).__name__} and {type(base_of(p)).__name__}"
             ) from None
-        return q.log_prob(value) - p.log_prob(value)
+        rows = q.log_prob(value) - p.log_prob(value)
+    # Independent coordinates that nobody declared an event are batch dimensions to torch.
+    return rows.flatten(1).sum(1) if rows.ndim > 1 else rows
 
 
 def _multivariate_normal(q: Any, p: Any) -> Tensor:
     dimension = q.loc.shape[-1]
-    shape = torch.broadcast_shapes(q.scale_tril.shape, p.scale_tril.shape)
-    tril = p.scale_tril.expand(shape)
-    ratio = torch.linalg.solve_triangular(tril, q.scale_tril.expand(shape), upper=False)
-    gap = torch.linalg.solve_triangular(tril, (p.loc - q.loc).unsqueeze(-1), upper=False)
-    log_det = (p.scale_tril.diagonal(dim1=-2, dim2=-1).log()).sum(-1) - (
+    shape: Any = torch.broadcast_shapes(q.scale_tril.shape, p.scale_tril.shape)
+    tril, solve = p.scale_tril.expand(shape), cast(Any, torch.linalg.solve_triangular)
+    ratio: Tensor = solve(tril, q.scale_tril.expand(shape), upper=False)
+    gap: Tensor = solve(tril, (p.loc - q.loc).unsqueeze(-1), upper=False)
+    log_det: Tensor = (p.scale_tril.diagonal(dim1=-2, dim2=-1).log()).sum(-1) - (
         q.scale_tril.diagonal(dim1=-2, dim2=-1).log()
     ).sum(-1)
     quadratic = ratio.square().sum((-2, -1)) + gap.square().sum((-2, -1))

@@ -1,13 +1,14 @@
 r"""The distribution families that vaereg can take apart: rebuild, slice, reinterpret.
 
 Known are Normal, Laplace, Bernoulli, Categorical, OneHotCategorical and MultivariateNormal, alone
-or inside :class:`torch.distributions.Independent`.
+or inside :class:`torch.distributions.Independent` or as a
+:class:`torch.distributions.MixtureSameFamily`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from torch.distributions import (
@@ -16,6 +17,7 @@ from torch.distributions import (
     Distribution,
     Independent,
     Laplace,
+    MixtureSameFamily,
     MultivariateNormal,
     Normal,
     OneHotCategorical,
@@ -40,9 +42,10 @@ def as_event(distribution: Distribution, batch_ndim: int) -> Distribution:
 
 def base_of(distribution: Distribution) -> Distribution:
     """The distribution inside of any :class:`torch.distributions.Independent` wrappers."""
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    return distribution
+    base: Any = distribution
+    while isinstance(base, Independent):
+        base = base.base_dist  # pyright: ignore[reportUnknownVariableType]
+    return cast(Distribution, base)
 
 
 def _logits(distribution: Any) -> Tensor:
@@ -64,7 +67,8 @@ def map_parameters(
     """
     kind = type(distribution)
     if isinstance(distribution, Independent):
-        base = map_parameters(distribution.base_dist, function)
+        inner = cast(Any, distribution).base_dist
+        base = map_parameters(inner, function)
         if base is None:
             return None
         return Independent(base, distribution.reinterpreted_batch_ndims, validate_args=False)
@@ -80,6 +84,13 @@ def map_parameters(
             scale_tril=function(distribution.scale_tril),
             validate_args=False,
         )
+    if isinstance(distribution, MixtureSameFamily) and kind is MixtureSameFamily:
+        mixture: Any = distribution
+        weights = map_parameters(mixture.mixture_distribution, function)
+        parts = map_parameters(mixture.component_distribution, function)
+        if weights is None or parts is None:
+            return None
+        return MixtureSameFamily(weights, parts, validate_args=False)  # pyright: ignore[reportArgumentType]
     return None
 
 
@@ -96,6 +107,6 @@ def slice_event(distribution: Distribution | None, index: Any) -> Distribution |
     width = len(base.batch_shape)
     # Only families whose coordinate is one element have a marginal by slicing, and for a single
     # categorical dim 1 is the simplex, which has none.
-    if width < 2 or isinstance(base, MultivariateNormal):
+    if width < 2 or isinstance(base, (MultivariateNormal, MixtureSameFamily)):
         return None
     return map_parameters(distribution, lambda t: t[:, index])

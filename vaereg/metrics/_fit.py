@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,12 @@ __all__ = ["Budget", "PairCritic", "classifier", "fit_classifier", "fit_pair", "
 
 _BLOCK = 1 << 20  # scores held at once while reading all pairs
 _SHIFTS = 8  # product rows per joint row, for critics without all_pairs
+_STOP_PAIRS, _READ_PAIRS = 1 << 20, 1 << 25
+_RATES = (1.0, 0.25, 0.0625)
+# Shrinkages of the fitted critic that early stopping may choose from.
+_SCALES = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
 Clip = Callable[[Tensor], Tensor]
+Parts = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,13 @@ def squash(x: Tensor, knee: float = 4.0) -> Tensor:
     return torch.where(x.abs() > knee, x.sign() * knee * (1.0 + (size / knee).log()), x)
 
 
+def _scaler(scale: float) -> Clip:
+    return lambda scores: scores if scale == 1.0 else scale * scores
+
+
+_SCALERS = tuple(_scaler(s) for s in _SCALES)
+
+
 def _all_pairs(critic: nn.Module) -> Callable[[Tensor, Tensor], Tensor] | None:
     method = getattr(critic, "all_pairs", None)
     return method if callable(method) else None
@@ -147,7 +159,7 @@ def _products(critic: nn.Module, a: Tensor, b: Tensor, pairs: int) -> Iterator[T
         i = index[start : start + rows]
         j = index if width == n else (start + index[:width]) % n
         scores = score(a[i], b if width == n else b[j])
-        yield scores[i[:, None] != j]
+        yield scores.masked_fill(i[:, None] == j, -math.inf)
 
 
 def joint_scores(critic: nn.Module, a: Tensor, b: Tensor) -> Tensor:
@@ -157,16 +169,19 @@ def joint_scores(critic: nn.Module, a: Tensor, b: Tensor) -> Tensor:
     return pair_scores(critic, a, b, pair=True)
 
 
-def _bound(critic: nn.Module, a: Tensor, b: Tensor, pairs: int, clip: Clip | None = None) -> float:
-    """Donsker-Varadhan over all (or ``pairs``) product rows, in float64."""
-    clip = clip or (lambda t: t)
-    total = torch.tensor(-math.inf, dtype=torch.float64, device=a.device)
+def _bound(
+    critic: nn.Module, a: Tensor, b: Tensor, pairs: int, clip: Sequence[Clip]
+) -> list[float]:
+    """Donsker-Varadhan over all (or ``pairs``) product rows, in float64, for each clip."""
+    totals = [torch.tensor(-math.inf, dtype=torch.float64, device=a.device) for _ in clip]
     count = 0
     for block in _products(critic, a, b, pairs):
-        total = torch.logaddexp(total, clip(block.double()).flatten().logsumexp(0))
         count += block.numel()
-    joint = clip(joint_scores(critic, a, b).double()).mean()
-    return float(joint - total + math.log(count))
+        for k, f in enumerate(clip):
+            totals[k] = torch.logaddexp(totals[k], f(block).flatten().logsumexp(0).double())
+    joint = joint_scores(critic, a, b)
+    means = [f(joint).double().mean() for f in clip]
+    return [float(m - t + math.log(count)) for m, t in zip(means, totals, strict=True)]
 
 
 def _batch_loss(critic: nn.Module, a: Tensor, b: Tensor, generator: torch.Generator) -> Tensor:
@@ -188,79 +203,80 @@ def _batch_loss(critic: nn.Module, a: Tensor, b: Tensor, generator: torch.Genera
 def _train(
     module: nn.Module,
     loss: Callable[[Tensor], Tensor],
-    value: Callable[[], float],
+    values: Callable[[], list[float]],
     rows: int,
     budget: Budget,
     generator: torch.Generator,
     report: Callable[[float], None],
-) -> bool:
-    """Fit by AdamW, keep the state of the best value above 0; False if there was none."""
-    optimizer = torch.optim.AdamW(
-        module.parameters(), lr=budget.lr, weight_decay=budget.weight_decay
-    )
+) -> float:
+    """Fit by AdamW, restore the state of the best value, return its scale (0: none above 0).
+
+    When nothing better has come for a while, training goes on from the best state at a smaller
+    learning rate.
+    """
     batch = max(2, min(budget.batch_size, rows // 4))
-    best, state, waited = 0.0, None, 0
-    for _ in range(budget.epochs):
-        module.train()
-        order = torch.randperm(rows, generator=generator)
-        for start in range(0, rows - batch + 1, batch):
-            optimizer.zero_grad(set_to_none=True)
-            loss(order[start : start + batch]).backward()
-            optimizer.step()
-        module.eval()
-        with torch.no_grad():
-            current = value()
-        report(current)
-        if current > best:  # a nan is never better
-            best, waited, state = current, 0, copy.deepcopy(module.state_dict())
-        else:
+    best, scale, state = 0.0, 0.0, copy.deepcopy(module.state_dict())
+    left = budget.epochs
+    for rate in _RATES:
+        optimizer = torch.optim.AdamW(
+            module.parameters(), lr=rate * budget.lr, weight_decay=budget.weight_decay
+        )
+        waited = 0
+        while left > 0 and waited < budget.patience:
+            left -= 1
+            module.train()
+            order = torch.randperm(rows, generator=generator)
+            for start in range(0, rows - batch + 1, batch):
+                optimizer.zero_grad(set_to_none=True)
+                loss(order[start : start + batch]).backward()
+                optimizer.step()
+            module.eval()
+            with torch.no_grad():
+                # A nan is never better.
+                value, s = max(zip(values(), _SCALES, strict=True), key=lambda v: v[0])
             waited += 1
-            if waited >= budget.patience:
-                break
-    if state is None:
-        return False
-    module.load_state_dict(state)
-    return True
+            if value > best:
+                best, scale, waited = value, s, 0
+                state = copy.deepcopy(module.state_dict())
+            report(best)
+        module.load_state_dict(state)
+    return scale
 
 
 def fit_pair(
     critic: nn.Module,
-    parts: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
+    parts: Parts,
     budget: Budget,
     generator: torch.Generator,
     report: Callable[[float], None],
 ) -> tuple[float, float]:
     """Fit on the first part, stop on the second, read on the third; (held out, train) bounds."""
     (a, b), stop, held = parts
-    found = _train(
+    scale = _train(
         critic,
         lambda i: _batch_loss(critic, a[i.to(a.device)], b[i.to(a.device)], generator),
-        lambda: _bound(critic, *stop, pairs=1 << 22),
+        lambda: _bound(critic, *stop, pairs=_STOP_PAIRS, clip=_SCALERS),
         len(a),
         budget,
         generator,
         report,
     )
-    if not found:
+    if scale == 0.0:
         return 0.0, 0.0
     with torch.no_grad():
         # No product pair may score above every joint row of the second part: a fixed ceiling
         # keeps the bound valid and one outlier from ruining it.
         ceiling = float(joint_scores(critic, *stop).max())
-
-        def clip(scores: Tensor) -> Tensor:
-            return scores.clamp(max=ceiling)
-
+        clip = (lambda t: scale * t.clamp(max=ceiling),)
         m = len(held[0])
-        return (
-            _bound(critic, *held, pairs=1 << 25, clip=clip),
-            _bound(critic, a[:m], b[:m], pairs=1 << 25, clip=clip),
-        )
+        (value,) = _bound(critic, *held, pairs=_READ_PAIRS, clip=clip)
+        (train,) = _bound(critic, a[:m], b[:m], pairs=_READ_PAIRS, clip=clip)
+        return value, train
 
 
 def fit_classifier(
     module: nn.Module,
-    parts: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
+    parts: Parts,
     classes: int,
     budget: Budget,
     generator: torch.Generator,
@@ -272,20 +288,18 @@ def fit_classifier(
     counts = torch.bincount(y, minlength=classes).to(a.dtype) + 0.5
     prior = (counts / counts.sum()).log()
 
-    def gain(x: Tensor, labels: Tensor) -> Tensor:
-        logits = module(x) + prior
-        return prior[labels].mean() - F.cross_entropy(logits, labels)
+    def gains(x: Tensor, labels: Tensor, scales: Sequence[float]) -> list[Tensor]:
+        logits, marginal = module(x), prior[labels].mean()
+        return [-F.cross_entropy(s * logits + prior, labels) - marginal for s in scales]
 
-    found = _train(
+    scale = _train(
         module,
-        lambda i: -gain(a[i.to(a.device)], y[i.to(a.device)]),
-        lambda: float(gain(*stop)),
+        lambda i: -gains(a[i.to(a.device)], y[i.to(a.device)], (1.0,))[0],
+        lambda: [float(g) for g in gains(*stop, _SCALES)],
         len(a),
         budget,
         generator,
         report,
     )
-    if not found:
-        return 0.0, 0.0
     with torch.no_grad():
-        return float(gain(*held)), float(gain(a, y))
+        return float(gains(*held, (scale,))[0]), float(gains(a, y, (scale,))[0])

@@ -313,15 +313,11 @@ def _labels(value: Array, classes: int | None) -> tuple[np.ndarray[Any, Any], in
     low, high = (int(y.min()), int(y.max())) if len(y) else (0, 0)
     count = high + 1 if classes is None else classes
     if low < -1 or high >= count:
-        raise ValueError(
-            f"b: expected labels in 0..{count - 1} (-1 = missing), got {low}..{high}"
-        )
+        raise ValueError(f"b: expected labels in 0..{count - 1} (-1 = missing), got {low}..{high}")
     return y, max(count, 1)
 
 
-def _scaled(
-    x: np.ndarray[Any, Any], rows: Sequence[Tensor], rank_transform: bool
-) -> list[Tensor]:
+def _scaled(x: np.ndarray[Any, Any], rows: Sequence[Tensor], rank_transform: bool) -> list[Tensor]:
     """The three parts in float32, scaled by statistics of the first."""
     train = x[rows[0].numpy()]
     if rank_transform:

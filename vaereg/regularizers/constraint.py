@@ -73,7 +73,9 @@ class Constraint(CriticRegularizer):
         self.variables = self.term.variables
         self.name = f"constraint({self.term.name})"
 
-    def forward(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> Tensor:
+    def forward(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> Tensor:
         """The Lagrangian term with the multiplier held fixed, a scalar."""
         value = self.term(batch, other=other, step=step)
         return self.critic().detach() * (value - self.at_most)
@@ -81,7 +83,7 @@ class Constraint(CriticRegularizer):
     def critic_loss(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> Tensor:
-        """Minus the Lagrangian term with the quantity held fixed, plus the term's own critic loss."""
+        """Minus the Lagrangian with the quantity held fixed, plus the term's own critic loss."""
         batch = detach_batch(batch)
         other = None if other is None else detach_batch(other)
         with torch.no_grad():

@@ -57,8 +57,8 @@ class _CodeTerm(Regularizer):
         bad = ~torch.isfinite(self.per_sample(batch).detach())
         if bool(bad.any()):
             raise ValueError(
-                f"{self.name}: expected a finite KL in each row, got {int(bad.sum())} rows without "
-                "(is the posterior's log-variance finite and in range?)"
+                f"{self.name}: expected a finite KL in each row, got {int(bad.sum())} rows "
+                "without (is the posterior's log-variance finite and in range?)"
             )
 
 
@@ -68,8 +68,8 @@ class KL(_CodeTerm):
     .. math:: \frac1B \sum_i \mathrm{KL}\big(q(z \mid x_i) \,\|\, p(z)\big)
 
     Closed form for any pair of one known family (Normal, Laplace, Bernoulli, Categorical,
-    OneHotCategorical, MultivariateNormal) and whatever torch's registry adds; for other pairs, such
-    as a mixture prior, the one-sample estimate at the code's value. The prior may depend on
+    OneHotCategorical, MultivariateNormal) and whatever torch's registry adds; for other pairs,
+    such as a mixture prior, the one-sample estimate at the code's value. The prior may depend on
     observed variables, :math:`p(c \mid y)`: it is the code's ``p``.
 
     Args:
@@ -88,7 +88,9 @@ class KL(_CodeTerm):
 
     counts_kl = True
 
-    def forward(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> Tensor:
+    def forward(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> Tensor:
         """The mean KL, a scalar in nats."""
         return self.per_sample(batch).mean()
 
@@ -157,7 +159,9 @@ class FreeBits(_CodeTerm):
         self.nats = float(nats)
         self.per = per
 
-    def forward(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> Tensor:
+    def forward(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> Tensor:
         """The floored KL, a scalar in nats."""
         if self.per == "dimension":
             return self._factors(batch).mean(0).clamp(min=self.nats).sum()
@@ -208,7 +212,9 @@ class Capacity(_CodeTerm):
         self.schedule = schedule
         self.per = per
 
-    def forward(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> Tensor:
+    def forward(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> Tensor:
         """The distance, a scalar in nats."""
         capacity = self.schedule(step) if callable(self.schedule) else self.schedule
         rows = self.per_sample(batch)

@@ -3,6 +3,7 @@ r"""Terms that tie a code to a class label or keep it clear of one, through a cl
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -56,6 +57,8 @@ class AdversarialClassifier(CriticRegularizer):
         torch.Size([])
     """
 
+    probabilities: Tensor | None
+
     def __init__(
         self,
         code: Spec,
@@ -70,17 +73,16 @@ class AdversarialClassifier(CriticRegularizer):
             raise ValueError(
                 f"{self.name}: expected loss to be entropy, uniform or cross_entropy, got {loss!r}"
             )
-        if probabilities is not None and abs(float(probabilities.sum()) - 1.0) > 1e-4:
-            raise ValueError(
-                f"{self.name}: expected probabilities that sum to 1, got {float(probabilities.sum())}"
-            )
+        total = 1.0 if probabilities is None else float(probabilities.sum())
+        if abs(total - 1.0) > 1e-4:
+            raise ValueError(f"{self.name}: expected probabilities that sum to 1, got {total}")
         self.loss = loss
         self.register_buffer("probabilities", probabilities)
 
     def _read(self, critic: nn.Module, batch: Batch, *, freeze: bool) -> tuple[Tensor, Tensor]:
         """Log-probabilities and one-hot labels, ``(B, C)`` each."""
         code, label = self.variables
-        z, y = code.values(batch), label.values(batch)
+        z, y = code.values(batch), label.values(batch).detach()
         same_rows(self.name, **{code.text: z, label.text: y})
         if y.ndim != 2:
             raise ValueError(
@@ -88,11 +90,17 @@ class AdversarialClassifier(CriticRegularizer):
                 f"{tuple(y.shape)}; turn several labels into one joint label"
             )
         check_width(self.name, {code.text: z[0].numel()}, input_width(critic))
-        logits: Tensor = (frozen(critic) if freeze else critic)(z.flatten(1))
+        read: Callable[..., Tensor] = frozen(critic) if freeze else critic
+        logits = read(z.flatten(1))
         if logits.shape != y.shape:
             raise ValueError(
-                f"{self.name}: expected the critic's logits of the label's shape "
-                f"{tuple(y.shape)}, got {tuple(logits.shape)}"
+                f"{self.name}: expected label {label.text!r} of the shape of the critic's logits "
+                f"{tuple(logits.shape)}, got {tuple(y.shape)}"
+            )
+        if self.probabilities is not None and self.probabilities.shape != y.shape[1:]:
+            raise ValueError(
+                f"{self.name}: expected label {label.text!r} of as many classes as probabilities, "
+                f"{self.probabilities.numel()}, got {y.shape[1]}"
             )
         wide = torch.promote_types(logits.dtype, torch.float32)
         return logits.to(wide).log_softmax(1), y.to(wide)
@@ -103,12 +111,13 @@ class AdversarialClassifier(CriticRegularizer):
         return (weight * rows).sum() / weight.sum().clamp(min=1.0)
 
     def _entropy(self, y: Tensor) -> Tensor:
-        share = self.probabilities if isinstance(self.probabilities, Tensor) else None
-        if share is None:
-            share = y.sum(0) / y.sum().clamp(min=1.0)
-        return -torch.special.xlogy(share, share).sum().to(y)
+        known = self.probabilities
+        share = y.sum(0) / y.sum().clamp(min=1.0) if known is None else known.to(y)
+        return torch.special.entr(share).sum()  # pyright: ignore
 
-    def forward(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> Tensor:
+    def forward(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> Tensor:
         """The quantity, a scalar in nats; gradients reach the code only."""
         log_q, y = self._read(self.critic, batch, freeze=True)
         # Without labelled rows nothing can be said; NaN, from a label out of range, passes.

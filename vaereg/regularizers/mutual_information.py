@@ -3,7 +3,7 @@ r"""Mutual information of two variables through a statistics network."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -140,7 +140,9 @@ class MINE(_PairTerm):
         log_average = self.log_average.to(log_batch)
         return moving_log_average(log_average, self.weight.to(log_batch), log_batch, self.decay)
 
-    def forward(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> Tensor:
+    def forward(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> Tensor:
         """The bound, a scalar in nats; gradients reach the variables only."""
         scores = self._scores(frozen(self.critic), batch, other)
         if isinstance(scores, Tensor):
@@ -171,8 +173,7 @@ class MINE(_PairTerm):
     def diagnostics(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> dict[str, Tensor]:
-        """``joint`` (mean score of joint rows), ``log_partition`` (of this batch), and the debiased
-        ``log_average``."""
+        """``joint`` (mean score of joint rows), ``log_partition`` and debiased ``log_average``."""
         scores = self._scores(frozen(self.critic), batch, other)
         if isinstance(scores, Tensor):
             return {}
@@ -212,7 +213,9 @@ class JSD(_PairTerm):
         True
     """
 
-    def forward(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> Tensor:
+    def forward(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> Tensor:
         """The bound, a scalar in nats; gradients reach the variables only."""
         scores = self._scores(frozen(self.critic), batch, other)
         return zero_like(scores) if isinstance(scores, Tensor) else jensen_shannon(*scores)
@@ -231,5 +234,5 @@ class JSD(_PairTerm):
     ) -> dict[str, Tensor]:
         """``mutual_information``: the plug-in :math:`E_{p(a, b)}[T]`, no bound, in nats."""
         scores = self._scores(frozen(self.critic), batch, other)
-        joint = scores if isinstance(scores, Tensor) else cast("tuple[Tensor, Tensor]", scores)[0]
+        joint = scores if isinstance(scores, Tensor) else scores[0]
         return {"mutual_information": joint.mean().detach()}

@@ -1,0 +1,301 @@
+"""Training of one model: r-CVAE, CSVAE or MMVAE."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vaereg
+
+from .attributes import AttributeImages
+from .checkpoint import load_checkpoint, save_checkpoint, write_text
+from .data import batches
+from .models import PRESETS, Weights, build, joint_label, one_hot
+
+__all__ = ["Settings", "encode_all", "train"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines a training run, apart from the data.
+
+    Attributes:
+        model: One of ``models.MODELS``.
+        preset: Sizes of the networks, a name in ``models.PRESETS``.
+        alpha: Weight of the reward I(c; y).
+        beta: Weight of the penalty I(z; y).
+        gamma: Weight of the penalty I(z; c).
+        pixel_std: Standard deviation of the pixel likelihood.
+        critic_steps: Critic steps an encoder step.
+        critic_lr: Learning rate of the critics, constant.
+        lr: Learning rate of encoder and decoder, times 0.75 at epochs 1, 2, 4, 8, ...
+        warmup: Epochs over which beta and gamma rise from 0 (0: none).
+        epochs: Passes over the training images.
+        batch: Images a step.
+        seed: Seed of initialisation, batches and noise.
+    """
+
+    model: str
+    preset: str = "small"
+    alpha: float = 0.0
+    beta: float = 1.0
+    gamma: float = 1.0
+    pixel_std: float = 1.0
+    critic_steps: int = 5
+    critic_lr: float = 1e-3
+    lr: float = 1e-3
+    warmup: float = 0.0
+    epochs: int = 12
+    batch: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("pixel_std", "critic_lr", "lr", "epochs"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        if self.batch < 2:
+            raise ValueError(f"batch: expected at least 2 images a step, got {self.batch}")
+        if self.critic_steps < 0 or self.warmup < 0:
+            raise ValueError("critic_steps and warmup: expected numbers >= 0")
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset: expected one of {sorted(PRESETS)}, got {self.preset!r}")
+
+
+class Trainer:
+    """A model with its optimizers, which can be saved and restored bit for bit."""
+
+    def __init__(self, settings: Settings, data: AttributeImages, device: torch.device) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        self.data = data
+        self.device = device
+        attributes = data.attributes.shape[1]
+        weights = Weights(settings.alpha, settings.beta, settings.gamma)
+        self.vae = build(
+            settings.model, PRESETS[settings.preset], attributes, weights, settings.pixel_std
+        ).to(device)
+        steps = math.ceil(settings.warmup * len(data.split["train"]) / settings.batch)
+        if steps:
+            for name in ("i_zy", "i_zc"):
+                final = self.vae.objective.weights.get(name)
+                if isinstance(final, float):
+                    self.vae.objective.weights[name] = vaereg.schedules.linear(
+                        0.0, final, steps=steps
+                    )
+        self.main = torch.optim.Adam(self.vae.main_parameters(), settings.lr)
+        self.critics = self.vae.objective.critic_optimizer(torch.optim.Adam, lr=settings.critic_lr)
+        milestones = [2**i for i in range(20)]
+        self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.main, milestones, gamma=0.75)
+        self.epoch = 0
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+
+    def state(self) -> dict[str, Any]:
+        cuda = self.device.type == "cuda"
+        return {
+            "settings": asdict(self.settings) | {"images": self.data.source},
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": self.history,
+            "vae": self.vae.state_dict(),
+            "main": self.main.state_dict(),
+            "critics": self.critics.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        self.vae.load_state_dict(state["vae"])
+        self.main.load_state_dict(state["main"])
+        self.critics.load_state_dict(state["critics"])
+        self.schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+    def _observed(self, y: Tensor) -> dict[str, Tensor]:
+        y = y.to(self.device)
+        return {"y": one_hot(y), "joint": joint_label(y)}
+
+    def train_step(self, x: Tensor, y: Tensor) -> vaereg.VAEOutput:
+        """One step of encoder and decoder, then critic steps on the same codes."""
+        out: vaereg.VAEOutput = self.vae(x.to(self.device), step=self.step, **self._observed(y))
+        self.main.zero_grad(set_to_none=True)
+        out.loss.backward()
+        self.main.step()
+        for _ in range(self.settings.critic_steps):
+            self.vae.objective.critic_step(out.batch, self.critics, step=self.step)
+        self.step += 1
+        return out
+
+    def train_epoch(self, advance: Callable[[], object]) -> dict[str, float]:
+        """One pass over the training images; the means of what was displayed.
+
+        Raises:
+            FloatingPointError: If the loss is not finite; no checkpoint of it is kept.
+        """
+        self.vae.train()
+        settings = self.settings
+        sums: dict[str, float] = {}
+        count = 0
+        for x, y in batches(
+            self.data,
+            "train",
+            settings.batch,
+            seed=settings.seed,
+            epoch=self.epoch,
+            drop_last=True,
+        ):
+            out = self.train_step(x, y)
+            scalars = {"nll": float(out.nll.detach()), **out.report.scalars()}
+            if not math.isfinite(scalars["nll"] + scalars["total"]):
+                raise FloatingPointError(
+                    f"{settings.model}: expected a finite loss, got {scalars} at step {self.step}; "
+                    "the last checkpoint is from before it: resume with a lower --lr"
+                )
+            for name, value in scalars.items():
+                sums[name] = sums.get(name, 0.0) + value
+            count += 1
+            advance()
+        self.schedule.step()
+        self.epoch += 1
+        return {name: value / count for name, value in sums.items()}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Negative log-likelihood and KLs on the validation images, in nats an image."""
+        self.vae.eval()
+        sums = {"val_nll": 0.0, "val_kl_z": 0.0, "val_kl_c": 0.0}
+        rows = 0
+        kl = {name: vaereg.KL(name) for name in ("z", "c")}
+        # The noise of validation must not shift the noise of training.
+        with torch.random.fork_rng(devices=[]):
+            for x, y in batches(self.data, "val", 500, shuffle=False):
+                observed = self._observed(y)
+                codes = self.vae.encode(x.to(self.device), **observed)
+                x_hat = self.vae.decode(codes)
+                nll = self.vae.likelihood(x_hat, x.to(self.device))
+                sums["val_nll"] += float(nll) * len(x)
+                sums["val_kl_z"] += float(kl["z"](codes)) * len(x)
+                sums["val_kl_c"] += float(kl["c"](codes)) * len(x)
+                rows += len(x)
+        means = {name: value / rows for name, value in sums.items()}
+        return means | {"val_loss": sum(means.values())}
+
+
+def train(
+    settings: Settings,
+    data: AttributeImages,
+    folder: Path,
+    *,
+    device: torch.device,
+    resume: bool = False,
+    progress: bool = True,
+    tensorboard: bool = False,
+) -> tuple[vaereg.VAE, list[dict[str, float]]]:
+    """Train one model, with a checkpoint and a CSV row an epoch.
+
+    Args:
+        settings: What to train.
+        data: What on.
+        folder: Where ``checkpoint.pt`` and ``log.csv`` go.
+        device: Where to compute.
+        resume: Go on from the checkpoint in ``folder``, bit for bit.
+        progress: Show a progress bar.
+        tensorboard: Write TensorBoard events too.
+
+    Returns:
+        The trained model in evaluation mode and its history, one entry an epoch.
+
+    Raises:
+        ValueError: If there are fewer training images than a batch.
+        CheckpointError: If a checkpoint cannot be read or written.
+    """
+    steps = len(data.split["train"]) // settings.batch
+    if steps < 1:
+        raise ValueError(
+            f"batch: expected at most the {len(data.split['train'])} training images, got "
+            f"{settings.batch}"
+        )
+    trainer = Trainer(settings, data, device)
+    path = folder / "checkpoint.pt"
+    if resume:
+        state = load_checkpoint(path, trainer.state()["settings"])
+        if state is not None:
+            trainer.restore(state)
+    writer = _writer(folder) if tensorboard else None
+    with progress_bar(settings, steps, trainer.epoch, progress) as bar:
+        while trainer.epoch < settings.epochs:
+            row = {"epoch": trainer.epoch + 1.0, **trainer.train_epoch(bar.update)}
+            row |= trainer.validate()
+            trainer.history.append(row)
+            bar.set_postfix(loss=f"{row['val_loss']:.1f}", refresh=False)
+            save_checkpoint(path, trainer.state())
+            write_text(folder / "log.csv", _as_csv(trainer.history))
+            if writer is not None:
+                for name, value in row.items():
+                    writer.add_scalar(name, value, trainer.epoch)
+                writer.flush()
+    return trainer.vae.eval(), trainer.history
+
+
+def progress_bar(settings: Settings, steps: int, epoch: int, show: bool) -> Any:
+    """A bar over all steps of a run, which starts where a resumed run does."""
+    from tqdm.auto import tqdm
+
+    return tqdm(
+        total=steps * settings.epochs,
+        initial=steps * min(epoch, settings.epochs),
+        desc=f"{settings.model} (seed {settings.seed})",
+        unit="step",
+        disable=not show,
+        dynamic_ncols=True,
+    )
+
+
+def _writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("--tensorboard needs tensorboard: pip install tensorboard") from error
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _as_csv(history: list[dict[str, float]]) -> str:
+    names = list(dict.fromkeys(name for row in history for name in row))
+    out = io.StringIO()
+    table = csv.DictWriter(out, names, lineterminator="\n")
+    table.writeheader()
+    table.writerows(history)
+    return out.getvalue()
+
+
+@torch.no_grad()
+def encode_all(
+    vae: vaereg.VAE, data: AttributeImages, split: str, *, seed: int = 0
+) -> dict[str, Tensor]:
+    """Sampled codes of all images of a part, for the measurements after training.
+
+    Returns:
+        ``z`` (N, Z) and ``c`` (N, 2 k), one posterior draw an image, and ``y`` (N, k) integer.
+    """
+    device = next(vae.parameters()).device
+    parts: dict[str, list[Tensor]] = {"z": [], "c": [], "y": []}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for x, y in batches(data, split, 500, shuffle=False):
+            codes = vae.encode(x.to(device), y=one_hot(y.to(device)))
+            parts["z"].append(codes["z"].value.cpu())
+            parts["c"].append(codes["c"].value.cpu())
+            parts["y"].append(y)
+    return {name: torch.cat(tensors) for name, tensors in parts.items()}
