@@ -165,8 +165,8 @@ class Objective(nn.Module):
                     if clash:
                         raise ValueError(
                             f"Objective: expected the KL of code {part!r} once, got it in "
-                            f"{others[clash[0]]!r} and {name!r}; give one of them weight 0 to only "
-                            "report it"
+                            f"{others[clash[0]]!r} and {name!r}; give one of them weight 0 to "
+                            "only report it"
                         )
                     others[part] = name
 

@@ -16,12 +16,13 @@ from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 try:
     from matplotlib import colormaps
     from matplotlib.axes import Axes
-    from matplotlib.colors import to_hex, to_rgba_array
+    from matplotlib.colors import to_hex, to_rgba, to_rgba_array
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Ellipse, Patch
@@ -39,10 +40,19 @@ Floats: TypeAlias = "npt.NDArray[np.float64]"
 Measured: TypeAlias = Any
 """A ``(mean, std)`` pair, or an object with ``mean`` and ``std`` and perhaps ``unit``."""
 
-# Okabe and Ito (2008) without yellow, which is lost on white; then Petroff (2021) for ten.
-_SEVEN = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_TEN = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
-        "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")  # fmt: skip
+# Okabe and Ito (2008) without yellow, which is lost on white, then three of Tol (2021).
+_TEN = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+    "#882255",
+    "#999933",
+    "#ddcc77",
+)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = "#808080"
 _TEXT = 9.0
@@ -116,9 +126,11 @@ def attribute_grid(
     turned = max(column_widths, default=0) > scale * width
     left = pad + (line if row_name else 0) + (label_width + pad if row_texts else 0)
     top = pad + (line if column_name else 0)
-    top += (max(column_widths) + pad if turned else line) if column_texts else 0
+    if column_texts:
+        lines = max(len(text.splitlines()) for text in column_texts)
+        top += max(column_widths) + pad if turned else line * lines
     names = top
-    top += round(2.0 * _TITLE * dpi / 72) if title else 0
+    top += round((0.7 + 1.3 * len(title.splitlines())) * _TITLE * dpi / 72) if title else 0
     wide, high = mosaic.shape[1] * scale, mosaic.shape[0] * scale
     title_width = _text_width(title, _TITLE, dpi) if title else 0
     full_width = max(left + wide + pad, title_width + 2 * pad)
@@ -131,25 +143,37 @@ def attribute_grid(
     axes.set_frame_on(False)
     axes.tick_params(length=0, labelsize=_TEXT, pad=0.04 * 72)
     axes.xaxis.tick_top()
-    centres = np.arange(c) * (width + gap) + (width - 1) / 2
-    axes.set_xticks(
-        centres if column_texts else [], labels=column_texts, rotation=90 if turned else 0
-    )
-    centres = np.arange(r) * (height + gap) + (height - 1) / 2
-    axes.set_yticks(centres if row_texts else [], labels=row_texts)
+    columns_at = [j * (width + gap) + (width - 1) / 2 for j in range(len(column_texts))]
+    rows_at = [i * (height + gap) + (height - 1) / 2 for i in range(len(row_texts))]
+    axes.set_xticks(columns_at, labels=column_texts, rotation=90 if turned else 0)
+    axes.set_yticks(rows_at, labels=row_texts)
     if column_name:
         y = 1 - (top - names + pad / 2) / full_height
-        figure.text((left + wide / 2) / full_width, y, column_name,
-                    ha="center", va="top", fontsize=_TEXT)  # fmt: skip
-    if row_name:
-        figure.text(pad / full_width, (pad + high / 2) / full_height, row_name,
-                    ha="left", va="center", rotation=90, fontsize=_TEXT)  # fmt: skip
-    if title:
-        middle = min(
-            max(left + wide / 2, title_width / 2 + pad), full_width - title_width / 2 - pad
+        figure.text(
+            (left + wide / 2) / full_width, y, column_name, ha="center", va="top", fontsize=_TEXT
         )
-        figure.text(middle / full_width, 1 - pad / full_height, title,
-                    ha="center", va="top", fontsize=_TITLE)  # fmt: skip
+    if row_name:
+        figure.text(
+            pad / full_width,
+            (pad + high / 2) / full_height,
+            row_name,
+            ha="left",
+            va="center",
+            rotation=90,
+            fontsize=_TEXT,
+        )
+    if title:
+        # Over the middle of the images, or as near to it as the title fits.
+        edge = title_width / 2 + pad
+        middle = min(max(left + wide / 2, edge), full_width - edge)
+        figure.text(
+            middle / full_width,
+            1 - pad / full_height,
+            title,
+            ha="center",
+            va="top",
+            fontsize=_TITLE,
+        )
     return figure
 
 
@@ -273,7 +297,7 @@ def _scatter(
     rows = codes.shape[0]
     order = np.random.default_rng(0).permutation(rows)
     side = float(np.clip(250.0 / rows**0.5, 2.0, 6.0))
-    alpha = float(np.clip(40.0 / rows**0.5, 0.35, 0.9))
+    alpha = float(np.clip(25.0 / rows**0.5, 0.3, 0.9))
     axes.scatter(
         codes[order, 0],
         codes[order, 1],
@@ -288,9 +312,17 @@ def _scatter(
         # White under the dashes keeps the outline visible on points of its own colour.
         for colour, stroke, dashes in (("white", 3.5, "-"), (colours[k], 1.8, "--")):
             axes.add_patch(
-                Ellipse(spot, 4 * float(std[0]), 4 * float(std[1]), fill=False, edgecolor=colour,
-                        linewidth=stroke, linestyle=dashes, zorder=3)
-            )  # fmt: skip
+                Ellipse(
+                    spot,
+                    4 * float(std[0]),
+                    4 * float(std[1]),
+                    fill=False,
+                    edgecolor=colour,
+                    linewidth=stroke,
+                    linestyle=dashes,
+                    zorder=3,
+                )
+            )
     axes.set_aspect("equal", adjustable="datalim")
     axes.autoscale_view()
     axes.set_xlabel("$c_1$")
@@ -317,16 +349,28 @@ def _histograms(
     for k, colour in colours.items():
         own = codes[classes == k]
         if own.size:
-            axes.hist(own, bins=edges.tolist(), density=True, histtype="stepfilled",
-                      facecolor=(colour, 0.35), edgecolor=colour, linewidth=1.4)  # fmt: skip
-    grid = np.linspace(edges[0], edges[-1], 400)
+            axes.hist(
+                own,
+                bins=edges.tolist(),
+                density=True,
+                histtype="stepfilled",
+                facecolor=to_rgba(colour, 0.35),
+                edgecolor=colour,
+                linewidth=1.4,
+            )
+    grid: Floats = np.linspace(float(edges[0]), float(edges[-1]), 400)
     for k, (mean, std) in gaussians.items():
         density = np.exp(-0.5 * ((grid - mean[0]) / std[0]) ** 2) / (std[0] * np.sqrt(2 * np.pi))
         axes.plot(grid, density, color=colours[k], linestyle="--", linewidth=1.8)
     axes.set_xlabel("$c$")
     axes.set_ylabel("density")
     return [
-        Patch(facecolor=(colours[k], 0.35), edgecolor=colours[k], linewidth=1.4, label=texts[k])
+        Patch(
+            facecolor=to_rgba(colours[k], 0.35),
+            edgecolor=colours[k],
+            linewidth=1.4,
+            label=texts[k],
+        )
         for k in texts
     ]
 
@@ -446,18 +490,36 @@ def mi_trend(
                 f"got {values.size}"
             )
         # A lone value is no line: it needs a marker to be seen.
-        axes.plot(at, values, color=colours[name], linewidth=1.6,
-                  marker="." if values.size == 1 else "")  # fmt: skip
+        axes.plot(
+            at, values, color=colours[name], linewidth=1.6, marker="." if values.size == 1 else ""
+        )
     handles = [Line2D([], [], color=colours[n], linewidth=2.0, label=n) for n in names]
     for name, (at, mean, std) in points.items():
-        axes.errorbar(at, mean, yerr=std, color=colours[name], fmt="o", markersize=5,
-                      markeredgecolor="white", markeredgewidth=0.8, elinewidth=1.4,
-                      capsize=3, zorder=4)  # fmt: skip
+        axes.errorbar(
+            at,
+            mean,
+            yerr=std,
+            color=colours[name],
+            fmt="o",
+            markersize=6,
+            markeredgecolor="white",
+            markeredgewidth=0.8,
+            elinewidth=1.4,
+            capsize=3,
+            zorder=4,
+        )
     if points:
         handles.append(
-            Line2D([], [], color=_GREY, linestyle="", marker="o", markersize=5,
-                   label="measured,\nmean ± std")
-        )  # fmt: skip
+            Line2D(
+                [],
+                [],
+                color=_GREY,
+                linestyle="",
+                marker="o",
+                markersize=5,
+                label="measured,\nmean ± std",
+            )
+        )
     _ceilings(axes, "mi_trend", ceilings)
     axes.set_xlabel(x)
     axes.set_ylabel(f"{quantity} [{unit}]")
@@ -490,11 +552,13 @@ def mi_bars(
 
     Raises:
         TypeError: If a value is neither a pair nor an estimate.
-        ValueError: If the table is empty, a value is not finite, or an estimate is in another unit.
+        ValueError: If the table is empty, a value is not finite, or an estimate is in another
+            unit.
 
     Example:
-        >>> figure = mi_bars({"CSVAE": {"I(z;y)": (0.210, 0.012)}, "MMVAE": {"I(z;y)": (0.175, 0.017)}})
-        >>> [bar.get_height() for group in figure.axes[0].containers for bar in getattr(group, "patches", [])]
+        >>> csvae, mmvae = {"I(z;y)": (0.210, 0.012)}, {"I(z;y)": (0.175, 0.017)}
+        >>> figure = mi_bars({"CSVAE": csvae, "MMVAE": mmvae})
+        >>> [round(float(bar.get_height()), 3) for bar in figure.axes[0].patches]
         [0.21, 0.175]
     """
     quantities = list(dict.fromkeys(name for values in table.values() for name in values))
@@ -597,18 +661,25 @@ def mi_sweep(
     for i, (name, (at, mean, std)) in enumerate(curves.items()):
         where = np.searchsorted(places, at) if spacing == "even" else at
         marker = _MARKERS[i % len(_MARKERS)]
-        axes.errorbar(where, mean, yerr=std, color=colours[i], marker=marker, markersize=5.5,
-                      linewidth=1.6, elinewidth=1.3, capsize=3)  # fmt: skip
-        handles.append(
-            Line2D(
-                [], [], color=colours[i], marker=marker, markersize=5.5, linewidth=1.6, label=name
-            )
+        axes.errorbar(
+            where,
+            mean,
+            yerr=std,
+            color=colours[i],
+            marker=marker,
+            markersize=5.5,
+            linewidth=1.6,
+            elinewidth=1.3,
+            capsize=3,
         )
+        handles.append(Line2D([], [], color=colours[i], marker=marker, markersize=5.5, label=name))
     if spacing == "log":
         axes.set_xscale("log")
     if spacing == "even":
         axes.set_xticks(range(len(places)), labels=[f"{w:g}" for w in places])
     _ceilings(axes, "mi_sweep", ceilings)
+    # A small leak must look small: the axis starts at 0 unless an estimate lies below it.
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.set_xlabel(weight)
     axes.set_ylabel(f"{quantity} [{unit}]")
     _legend(axes, handles)
@@ -619,7 +690,7 @@ def _curve(where: str, name: str, values: Sequence[float] | Array) -> Floats:
     array = _array(cast(Array, values)).astype(np.float64)
     if array.ndim != 1 or not array.size:
         raise ValueError(
-            f"{where}: expected {name} to be a sequence of numbers, got {array.shape}"
+            f"{where}: expected {name} to be a sequence of numbers, got shape {array.shape}"
         )
     return array
 
@@ -676,7 +747,7 @@ def _array(value: Array) -> npt.NDArray[Any]:
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         # NumPy has no bfloat16.
-        return np.asarray((value.float() if value.is_floating_point() else value).numpy())
+        return np.asarray((value.float() if value.dtype == torch.bfloat16 else value).numpy())
     return np.asarray(value)
 
 
@@ -684,7 +755,8 @@ def _check_finite(where: str, name: str, array: Floats) -> None:
     bad = int((~np.isfinite(array)).sum())
     if bad:
         raise ValueError(
-            f"{where}: expected finite values in {name}, got NaN or infinity in {bad} of {array.size}"
+            f"{where}: expected finite values in {name}, got NaN or infinity in {bad} of "
+            f"{array.size}"
         )
 
 
@@ -706,11 +778,10 @@ def _number_text(value: object) -> str:
 
 def _colours(number: int) -> list[str]:
     """So many colours that can be told apart, in a fixed order."""
-    if number <= len(_SEVEN):
-        return list(_SEVEN[:number])
     if number <= len(_TEN):
         return list(_TEN[:number])
-    return [to_hex(colormaps["turbo"](x)) for x in np.linspace(0.03, 0.97, number)]
+    turbo = cast(Any, colormaps["turbo"])
+    return [to_hex(turbo(x)) for x in np.linspace(0.03, 0.97, number)]
 
 
 def _style(axes: Axes, title: str | None) -> None:
@@ -718,16 +789,22 @@ def _style(axes: Axes, title: str | None) -> None:
     axes.grid(axis="y", color=_GREY, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=_TEXT)
-    axes.xaxis.label.set_size(_TEXT + 1)
-    axes.yaxis.label.set_size(_TEXT + 1)
+    axes.xaxis.label.set_fontsize(_TEXT + 1)
+    axes.yaxis.label.set_fontsize(_TEXT + 1)
     if title:
         axes.set_title(title, fontsize=_TITLE)
 
 
 def _legend(axes: Axes, handles: Sequence[Line2D | Patch]) -> None:
     # Beside the axes, where it can hide no data.
-    axes.legend(handles=list(handles), loc="upper left", bbox_to_anchor=(1.01, 1.0),
-                borderaxespad=0.0, frameon=False, fontsize=_TEXT)  # fmt: skip
+    axes.legend(
+        handles=list(handles),
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0.0,
+        frameon=False,
+        fontsize=_TEXT,
+    )
 
 
 def _ceilings(axes: Axes, where: str, ceilings: Mapping[str, float] | None) -> None:
@@ -736,6 +813,14 @@ def _ceilings(axes: Axes, where: str, ceilings: Mapping[str, float] | None) -> N
         if not np.isfinite(height):
             raise ValueError(f"{where}: expected ceilings[{name!r}] to be finite, got {value}")
         axes.axhline(height, color=_GREY, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
-        axes.annotate(name, (1.0, height), xycoords=("axes fraction", "data"), xytext=(-2, 2),
-                      textcoords="offset points", ha="right", va="bottom",
-                      fontsize=_TEXT, color=_GREY)  # fmt: skip
+        axes.annotate(
+            name,
+            (1.0, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 2),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=_TEXT,
+            color=_GREY,
+        )

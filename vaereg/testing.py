@@ -82,7 +82,7 @@ class RegularizerContract:
     reads_other: bool = True
     """Whether the term reads ``other``; if not, its value must not depend on it."""
     checks_width: bool = True
-    """Whether a variable one column too wide is an error (terms with a critic of known width)."""
+    """Whether a variable one column too wide is an error (critics of known input width)."""
     compiles: bool = True
     """Whether ``torch.compile(fullgraph=True)`` is expected to hold."""
     autocast: bool = True

@@ -306,7 +306,7 @@ def _draw(name: str, prior: Distribution, n: int, shape: tuple[int, ...] | None)
     if not rows and (full[:1] != (n,) or (shape is not None and full[1:] != shape)):
         wanted = "batch shape ()" if shape is None else f"shape {shape}"
         raise ValueError(
-            f"VAE: expected the prior of code {name!r} of {wanted} or of {n} rows, got shape {full}"
+            f"VAE: expected the prior of code {name!r} of {wanted} or of {n} rows, got {full}"
         )
     return prior.sample((n,) if rows else ())  # pyright: ignore[reportArgumentType]
 

@@ -53,8 +53,8 @@ class Settings:
     critic_lr: float = 1e-3
     lr: float = 1e-3
     warmup: float = 0.0
-    epochs: int = 12
-    batch: int = 128
+    epochs: int = 8
+    batch: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
