@@ -107,7 +107,7 @@ class Provider:
         step: Does it once and returns the loss.
         leaves: The tensors whose gradients must agree between providers: the codes, or the
             parameters of encoder and decoder.
-        critics: The critics' modules.
+        critics: The critics, in the order of :data:`CRITICS`.
     """
 
     step: Callable[[], Tensor]
@@ -161,7 +161,8 @@ def _outer(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Pr
             loss.backward()
             return loss
 
-        return Provider(step, leaves, [m for m in module.modules() if isinstance(m, nn.Linear)])
+        critics = [m for m in module.modules() if isinstance(m, nn.Sequential)]
+        return Provider(step, leaves, critics)
 
     return {name: provider(name) for name in case.providers}
 
@@ -238,8 +239,8 @@ def build_case(
 def verify(case: Case, *, steps: int = 2) -> None:
     """Raise unless all providers agree, in float64 on the CPU.
 
-    Losses, gradients of the codes (or of encoder and decoder) and the critics' parameters are
-    compared over ``steps`` steps from the same random numbers.
+    Losses, gradients of the codes (or of encoder and decoder) and the critics are compared
+    over ``steps`` steps from the same random numbers.
 
     Raises:
         AssertionError: Naming the case, the provider and what differs.

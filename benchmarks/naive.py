@@ -66,9 +66,7 @@ class NaiveTerms(nn.Module):
         self.terms = nn.ModuleDict({name: NaiveMINE(c) for name, c in critics.items()})
         self.weights = dict(weights)
 
-    def values(
-        self, z: Tensor, c: Tensor, y: Tensor, *, move: bool = False
-    ) -> dict[str, Tensor]:
+    def values(self, z: Tensor, c: Tensor, y: Tensor, *, move: bool = False) -> dict[str, Tensor]:
         """The three bounds."""
         pairs = {"i_cy": (c, y), "i_zy": (z, y), "i_zc": (z, c)}
         return {name: self.terms[name](*pair, move=move) for name, pair in pairs.items()}

@@ -171,7 +171,7 @@ def test_labels():
     assert y[3:].isnan().all()
     assert vaereg.labels(torch.tensor([[0, 1], [1, -1]]), 2).shape == (2, 2, 2)
     assert torch.equal(vaereg.labels(torch.tensor([True, False]), 2), torch.eye(2).flip(0))
-    with pytest.raises(TypeError, match="got torch.float32"):
+    with pytest.raises(TypeError, match=r"got torch.float32"):
         vaereg.labels(torch.zeros(3), 2)
     with pytest.raises(ValueError, match="classes >= 2"):
         vaereg.labels(torch.zeros(3, dtype=torch.long), 1)

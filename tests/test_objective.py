@@ -169,7 +169,7 @@ def test_scalars_call_the_check_when_a_value_is_not_finite():
 def test_kl_of_one_code_twice():
     for again in (vaereg.FreeBits("z", 0.1), vaereg.KL(("w", "z")), vaereg.KL("z[:2]"),
                   vaereg.Constraint(vaereg.KL("z"), at_most=1.0)):  # fmt: skip
-        with pytest.raises(ValueError, match="KL of code 'z.*' once, got it in 'kl' and 'again'"):
+        with pytest.raises(ValueError, match=r"KL of code 'z.*' once, got it in 'kl' and 'again'"):
             vaereg.Objective(kl=vaereg.KL("z"), again=again)
         with pytest.raises(ValueError, match="once"):
             vaereg.Objective(again=again, kl=vaereg.KL("z"))

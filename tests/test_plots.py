@@ -118,7 +118,7 @@ def test_a_dark_style_of_the_user_is_followed():
 # ---- attribute_grid
 
 
-@pytest.mark.parametrize("dpi", [100.0, 137.0])
+@pytest.mark.parametrize("dpi", [100.0, 200.0])
 @pytest.mark.parametrize("scale", [None, 1, 3])
 def test_grid_draws_each_pixel_of_each_image(dpi, scale):
     generator = np.random.default_rng(0)

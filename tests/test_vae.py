@@ -64,7 +64,7 @@ def test_no_code_is_an_error_that_names_it():
     with pytest.raises(ValueError, match=r"code 'z': gaussian: .* got \(8, 3\)"):
         vae(torch.rand(8, 6))
     vae = vaereg.VAE(_Returns("text"), nn.Linear(2, 6), objective())
-    with pytest.raises(TypeError, match="code 'z'.*got str"):
+    with pytest.raises(TypeError, match=r"code 'z'.*got str"):
         vae(torch.rand(8, 6))
 
 
@@ -230,7 +230,7 @@ def test_callable_likelihood_by_row_or_scalar():
 def test_refused_parts():
     with pytest.raises(TypeError, match="encoder to be a torch"):
         vaereg.VAE(lambda x: x, nn.Linear(2, 6), objective())
-    with pytest.raises(TypeError, match="objective to be a vaereg.Objective"):
+    with pytest.raises(TypeError, match=r"objective to be a vaereg.Objective"):
         vaereg.VAE(nn.Linear(6, 4), nn.Linear(2, 6), vaereg.KL("z"))
     with pytest.raises(ValueError, match="got 'poisson'"):
         vaereg.VAE(nn.Linear(6, 4), nn.Linear(2, 6), objective(), likelihood="poisson")
@@ -259,9 +259,8 @@ def test_sample():
     # 20,000 standard normals: the mean's standard error is 0.007, the deviation's 0.005.
     assert draws.shape == (20_000, 2)
     assert draws.mean(0).abs().max() < 0.04 and (draws.std(0) - 1.0).abs().max() < 0.03
-    for prior in (Normal(torch.full((2,), 5.0), 0.01 * torch.ones(2)),
-                  Independent(Normal(torch.full((2,), 5.0), 0.01 * torch.ones(2)), 1),
-                  Independent(Normal(torch.full((4, 2), 5.0), 0.01 * torch.ones(4, 2)), 1)):  # fmt: skip
+    shared = Normal(torch.full((2,), 5.0), torch.full((2,), 0.01))
+    for prior in (shared, Independent(shared, 1), Independent(shared.expand((4, 2)), 1)):
         found = vae.sample(4, priors={"z": prior})
         assert found.shape == (4, 2) and (found - 5.0).abs().max() < 0.1
         assert found.std() > 0
@@ -292,7 +291,7 @@ def test_a_label_out_of_range_is_found_through_the_report():
     x, y = torch.rand(8, 6), torch.arange(8) % 2
     vae(x, y=vaereg.labels(y, 2)).report.scalars()
     out = vae(x, y=vaereg.labels(y * 2, 2))
-    with pytest.raises(ValueError, match="'y', got NaN.*label out of range"):
+    with pytest.raises(ValueError, match=r"'y', got NaN.*label out of range"):
         out.report.scalars()
 
 

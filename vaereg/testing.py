@@ -82,7 +82,7 @@ class RegularizerContract:
     reads_other: bool = True
     """Whether the term reads ``other``; if not, its value must not depend on it."""
     checks_width: bool = True
-    """Whether a variable one column too wide is an error (critics of known input width)."""
+    """Whether a variable one column too wide is an error (critics of known width)."""
     compiles: bool = True
     """Whether ``torch.compile(fullgraph=True)`` is expected to hold."""
     autocast: bool = True
@@ -101,7 +101,7 @@ class RegularizerContract:
     def batch(
         self, rows: int, *, dtype: torch.dtype, generator: torch.Generator
     ) -> tuple[dict[str, Code | Tensor], list[Tensor]]:
-        """A batch of ``rows`` rows, and the leaves (encoder parameters) that require a gradient."""
+        """A batch of ``rows`` rows, and the encoder's leaves, which require a gradient."""
         raise NotImplementedError
 
     def image_case(

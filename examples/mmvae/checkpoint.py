@@ -19,13 +19,24 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written, read, or continued with these options."""
 
 
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+class _Damaged(CheckpointError):
+    """A file that was read but is no checkpoint of this program."""
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(path.name + ".previous")
+
+
+def _atomically(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
+    """Write beside the path and move the whole file there; the old one moves to ``keep``."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(scratch)
-        with open(scratch, "rb") as file:
+        with open(scratch, "r+b") as file:
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(scratch, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -54,31 +65,58 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         CheckpointError: If it cannot be written (e.g. the disk is full); the checkpoint before
             it is untouched, and training can go on from there once there is room.
     """
-    previous = path.with_name(path.name + ".previous")
     try:
-        _atomically(path.with_name(path.name + ".new"), lambda part: torch.save(state, part))
-        if path.exists():
-            os.replace(path, previous)
-        os.replace(path.with_name(path.name + ".new"), path)
+        _atomically(path, lambda scratch: torch.save(state, scratch), keep=_previous(path))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        kept = path if path.exists() else previous if previous.exists() else None
+        kept = next((file for file in (path, _previous(path)) if file.exists()), None)
         raise CheckpointError(
-            f"cannot write checkpoint {path}: {error}; "
+            f"cannot write checkpoint {path}: {_first_line(error)}; "
             + (f"the one before it is untouched: {kept}" if kept else "there is none before it")
         ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except (PermissionError, IsADirectoryError, MemoryError) as error:
+        raise CheckpointError(f"cannot read checkpoint {path}: {_first_line(error)}") from error
     except Exception as error:  # torch raises many kinds on a damaged file
-        raise CheckpointError(
+        raise _Damaged(
             f"cannot read checkpoint {path}: expected a file written by this program, got a "
-            f"damaged or foreign one ({type(error).__name__}: {error})"
+            f"damaged or foreign one ({type(error).__name__}: {_first_line(error)})"
         ) from error
-    if not isinstance(state, dict) or "settings" not in state:
-        raise CheckpointError(f"cannot read checkpoint {path}: expected 'settings' inside of it")
+    if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
+        raise _Damaged(
+            f"cannot read checkpoint {path}: expected a file written by this program, got one "
+            "without its settings"
+        )
     return state
+
+
+def _newest(path: Path) -> dict[str, Any] | None:
+    reasons: list[str] = []
+    for file in (path, _previous(path)):
+        if not file.exists():
+            continue
+        try:
+            state = _read(file)
+        except _Damaged as error:
+            aside = file.with_name(file.name + ".damaged")
+            os.replace(file, aside)
+            reasons.append(f"{error}; it was moved aside as {aside.name}")
+            continue
+        if reasons:
+            warnings.warn(f"{reasons[0]}; going on from {file.name}", stacklevel=4)
+        return state
+    if reasons:
+        raise CheckpointError(
+            "; ".join(reasons) + "; there is no earlier one: start again without --resume"
+        )
+    return None
 
 
 def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -88,33 +126,20 @@ def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | No
 
     Args:
         path: The checkpoint.
-        settings: The options that training would go on with; all must agree but ``epochs``.
+        settings: The options that training would go on with; all that the checkpoint knows must
+            agree but ``epochs``.
 
     Raises:
         CheckpointError: If no generation can be read, or an option differs.
     """
-    previous = path.with_name(path.name + ".previous")
-    state = None
-    if path.exists():
-        try:
-            state = _read(path)
-        except CheckpointError as error:
-            os.replace(path, path.with_name(path.name + ".damaged"))
-            if not previous.exists():
-                raise CheckpointError(
-                    f"{error}; it was moved aside as {path.name}.damaged, and there is no earlier "
-                    "one: start again without --resume"
-                ) from error
-            warnings.warn(f"{error}; going on from {previous.name}", stacklevel=2)
-    if state is None and previous.exists():
-        state = _read(previous)
+    state = _newest(path)
     if state is None:
         return None
     old = state["settings"]
     differ = {
-        name: (old.get(name), settings.get(name))
-        for name in sorted(old.keys() | settings.keys())
-        if name != "epochs" and json.dumps(old.get(name)) != json.dumps(settings.get(name))
+        name: (then, settings.get(name))
+        for name, then in old.items()
+        if name != "epochs" and json.dumps(then) != json.dumps(settings.get(name))
     }
     if differ:
         lines = ", ".join(f"{n}: {a!r} then, {b!r} now" for n, (a, b) in differ.items())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,18 @@ from .evaluate import QUANTITIES, flip
 from .models import PRIOR_MEAN, PRIOR_STD, attribute_prior, one_hot
 from .train import encode_all
 
+# {model: {quantity: (mean, std)}}
+Measured = Mapping[str, Mapping[str, tuple[float, float]]]
+
 GRID = (-0.5, 0.5, 1.5, 2.5, 3.5)
 DISPLAYED = {"i_cy": "I(c;y)", "i_zy": "I(z;y)", "i_zc": "I(z;c)"}
 
 
-def _save(figure: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    return path
+def _save(figure: Any, folder: Path, *words: str) -> None:
+    """Save as the words joined by ``_``; an attribute's name may hold what a file's cannot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = "_".join(re.sub(r"[^\w.=-]+", "_", word) for word in words)
+    figure.savefig(folder / f"{stem}.png", dpi=100)
 
 
 def _images(tensor: Tensor) -> np.ndarray:
@@ -51,7 +56,7 @@ def scatter(vae: vaereg.VAE, data: AttributeImages, part: str, name: str, folder
             priors=priors,
             title=f"{name}: c of {attribute}",
         )
-        _save(figure, folder / f"scatter_{name}_{attribute}.png")
+        _save(figure, folder, "scatter", name, attribute)
 
 
 @torch.no_grad()
@@ -63,7 +68,8 @@ def grid(vae: vaereg.VAE, data: AttributeImages, part: str, name: str, folder: P
     z = codes["z"].q.mean[:1].expand(len(GRID) ** 2, -1)
     c = codes["c"].q.mean[:1].repeat(len(GRID) ** 2, 1)
     values = torch.tensor(GRID, device=device)
-    c[:, :2] = torch.cartesian_prod(values.flip(0), values)
+    # Rows run down from the largest c[1], columns from the smallest c[0].
+    c[:, :2] = torch.cartesian_prod(values.flip(0), values).flip(1)
     images = _images(vae.decode({"z": z, "c": c})).reshape(len(GRID), len(GRID), 64, 64, 3)
     figure = plots.attribute_grid(
         images,
@@ -73,7 +79,7 @@ def grid(vae: vaereg.VAE, data: AttributeImages, part: str, name: str, folder: P
         column_name="c[0]",
         title=f"{name}: {data.attribute_names[0]}, z fixed",
     )
-    _save(figure, folder / f"grid_{name}.png")
+    _save(figure, folder, "grid", name)
 
 
 @torch.no_grad()
@@ -101,7 +107,7 @@ def pairs(vae: vaereg.VAE, data: AttributeImages, part: str, name: str, folder: 
         column_name=f"y = ({', '.join(data.attribute_names)})",
         title=f"{name}: c drawn from p(c | y)",
     )
-    _save(figure, folder / f"pairs_{name}.png")
+    _save(figure, folder, "pairs", name)
 
 
 @torch.no_grad()
@@ -121,7 +127,7 @@ def swap(vae: vaereg.VAE, data: AttributeImages, part: str, name: str, folder: P
         columns=["with" if v else "without" for v in y[:, 0].tolist()],
         title=f"{name}: swap of {data.attribute_names[0]}",
     )
-    _save(figure, folder / f"swap_{name}.png")
+    _save(figure, folder, "swap", name)
 
 
 def trends(
@@ -131,7 +137,7 @@ def trends(
     name: str,
     folder: Path,
 ) -> None:
-    """Validation loss and KLs; displayed mutual informations, with the fresh critics' at the end."""
+    """Validation loss and KLs; displayed mutual informations, with the fresh critics'."""
     losses = {
         label: [row[key] for row in history]
         for key, label in (
@@ -145,7 +151,7 @@ def trends(
     figure = plots.mi_trend(
         losses, unit="nats an image", quantity="validation", title=f"{name}: validation"
     )
-    _save(figure, folder / f"loss_{name}.png")
+    _save(figure, folder, "loss", name)
     shown = {
         label: [row[key] / math.log(2.0) for row in history]
         for key, label in DISPLAYED.items()
@@ -159,20 +165,19 @@ def trends(
         figure = plots.mi_trend(
             shown, measured=points, ceilings={"H(y)": ceiling}, title=f"{name}: displayed"
         )
-        _save(figure, folder / f"trend_{name}.png")
+        _save(figure, folder, "trend", name)
 
 
-def comparison(table: dict[str, dict[str, Any]], ceiling: float, folder: Path) -> None:
+def comparison(table: Measured, ceiling: float, folder: Path) -> None:
     """Bars of the three mutual informations for each model."""
-    rows = {
-        name: {q: (row[q].mean, row[q].std) for q in QUANTITIES} for name, row in table.items()
+    figure = plots.mi_bars(table, ceilings={"H(y)": ceiling}, title="fresh critics, held out")
+    _save(figure, folder, "comparison")
+
+
+def sweep(table: Measured, values: Sequence[float], weight: str, folder: Path) -> None:
+    """The three mutual informations against one weight, for the rows of the table in order."""
+    lines = {
+        q: {x: row[q] for x, row in zip(values, table.values(), strict=True)} for q in QUANTITIES
     }
-    figure = plots.mi_bars(rows, ceilings={"H(y)": ceiling}, title="fresh critics, held out")
-    _save(figure, folder / "comparison.png")
-
-
-def sweep(rows: dict[float, dict[str, Any]], weight: str, folder: Path) -> None:
-    """The three mutual informations against one weight."""
-    lines = {q: {x: (row[q].mean, row[q].std) for x, row in rows.items()} for q in QUANTITIES}
     figure = plots.mi_sweep(lines, weight=weight, title="MMVAE, fresh critics, held out")
-    _save(figure, folder / f"sweep_{weight}.png")
+    _save(figure, folder, "sweep", weight)

@@ -9,6 +9,7 @@ Multiple Mutual Information Elements (Sedong Kim, 2019), chapters 3 and 4.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ PRESETS = {
 
 
 def one_hot(y: Tensor) -> Tensor:
-    """Attributes ``(B, k)`` in {0, 1} as ``k`` pairs, ``(B, 2 k)``: absent [1, 0], present [0, 1]."""
+    """Attributes ``(B, k)`` in {0, 1} as pairs, ``(B, 2 k)``: absent [1, 0], present [0, 1]."""
     return vaereg.labels(y, classes=2).flatten(1)
 
 
@@ -142,10 +143,24 @@ class Decoder(nn.Module):
             nn.Linear(preset.z + c, 16 * w * 4), nn.BatchNorm1d(16 * w * 4), nn.ReLU()
         )
         widths = (16 * w, 8 * w, 4 * w, 2 * w, w)
-        self.blocks = nn.ModuleList(
-            _up(a + c, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.blocks = nn.ModuleList(_up(a + c, b) for a, b in itertools.pairwise(widths))
         self.last = nn.ConvTranspose2d(w + c, 3, 4, 2, 1)
+        self._start_without_c(preset.z, c)
+
+    @torch.no_grad()
+    def _start_without_c(self, z: int, c: int) -> None:
+        """Initialise all weights on c with 0, so that the decoder takes c up only as it helps.
+
+        c of a present attribute has standard deviation 1. Through random weights this noise costs
+        hundreds of nats of reconstruction in the first steps, and the encoder's answer, all of c at
+        0 whatever the label, is a local optimum that wider networks never leave.
+        """
+        linear = self.first[0]
+        assert isinstance(linear, nn.Linear)
+        linear.weight[:, z:] = 0.0
+        for block in (*self.blocks, nn.Sequential(self.last)):
+            assert isinstance(block, nn.Sequential)
+            block[0].get_parameter("weight")[-c:] = 0.0
 
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
         """Codes ``(B, Z)`` and ``(B, 2 k)`` to images ``(B, 3, 64, 64)``."""
@@ -199,7 +214,7 @@ def build_objective(
         return vaereg.Objective(kl=kl, i_zy=(weights.beta, leak))
     return vaereg.Objective(
         kl=kl,
-        i_cy=(-weights.alpha, vaereg.MINE("c", "y", critic=critic(c + pairs))),
+        i_cy=(0.0 - weights.alpha, vaereg.MINE("c", "y", critic=critic(c + pairs))),
         i_zy=(weights.beta, vaereg.MINE("z", "y", critic=critic(preset.z + pairs))),
         i_zc=(weights.gamma, vaereg.MINE("z", "c", critic=critic(preset.z + c))),
     )

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from .models import MODELS, PRESETS
-from .train import Settings
+from .settings import Settings
 
 DEFAULTS = Settings(model="mmvae")
 
@@ -16,8 +16,9 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="mmvae_celeba.py",
         description=(
-            "Train r-CVAE, CSVAE and MMVAE on faces with binary attributes, measure I(c;y), I(z;y) "
-            "and I(z;c) with fresh critics, test attribute swaps, and write tables and figures. "
+            "Train r-CVAE, CSVAE and MMVAE on faces with binary attributes, measure I(c;y), "
+            "I(z;y) and I(z;c) with fresh critics, test attribute swaps, and write tables and "
+            "figures. "
             "Without options it draws its own faces and needs no download."
         ),
         epilog=(

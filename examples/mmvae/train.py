@@ -2,71 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import vaereg
 
 from .attributes import AttributeImages
-from .checkpoint import load_checkpoint, save_checkpoint, write_text
+from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
 from .data import batches
+from .logs import as_csv, progress_bar, tensorboard_writer
 from .models import PRESETS, Weights, build, joint_label, one_hot
+from .settings import Settings
 
 __all__ = ["Settings", "encode_all", "train"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What determines a training run, apart from the data.
-
-    Attributes:
-        model: One of ``models.MODELS``.
-        preset: Sizes of the networks, a name in ``models.PRESETS``.
-        alpha: Weight of the reward I(c; y).
-        beta: Weight of the penalty I(z; y).
-        gamma: Weight of the penalty I(z; c).
-        pixel_std: Standard deviation of the pixel likelihood.
-        critic_steps: Critic steps an encoder step.
-        critic_lr: Learning rate of the critics, constant.
-        lr: Learning rate of encoder and decoder, times 0.75 at epochs 1, 2, 4, 8, ...
-        warmup: Epochs over which beta and gamma rise from 0 (0: none).
-        epochs: Passes over the training images.
-        batch: Images a step.
-        seed: Seed of initialisation, batches and noise.
-    """
-
-    model: str
-    preset: str = "small"
-    alpha: float = 0.0
-    beta: float = 1.0
-    gamma: float = 1.0
-    pixel_std: float = 1.0
-    critic_steps: int = 5
-    critic_lr: float = 1e-3
-    lr: float = 1e-3
-    warmup: float = 0.0
-    epochs: int = 8
-    batch: int = 64
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("pixel_std", "critic_lr", "lr", "epochs"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
-        if self.batch < 2:
-            raise ValueError(f"batch: expected at least 2 images a step, got {self.batch}")
-        if self.critic_steps < 0 or self.warmup < 0:
-            raise ValueError("critic_steps and warmup: expected numbers >= 0")
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset: expected one of {sorted(PRESETS)}, got {self.preset!r}")
 
 
 class Trainer:
@@ -77,6 +33,8 @@ class Trainer:
         self.settings = settings
         self.data = data
         self.device = device
+        self.forked = [device] if device.type == "cuda" else []
+        self.identity = asdict(settings) | _identity(data)
         attributes = data.attributes.shape[1]
         weights = Weights(settings.alpha, settings.beta, settings.gamma)
         self.vae = build(
@@ -86,7 +44,7 @@ class Trainer:
         if steps:
             for name in ("i_zy", "i_zc"):
                 final = self.vae.objective.weights.get(name)
-                if isinstance(final, float):
+                if isinstance(final, (int, float)):
                     self.vae.objective.weights[name] = vaereg.schedules.linear(
                         0.0, final, steps=steps
                     )
@@ -97,11 +55,26 @@ class Trainer:
         self.epoch = 0
         self.step = 0
         self.history: list[dict[str, float]] = []
+        self._check_networks()
+
+    @torch.no_grad()
+    def _check_networks(self) -> None:
+        """Let the objective check its variables on rows that differ in their labels.
+
+        It would else check the first batch, where a rare attribute may have one value only.
+        """
+        rows = self.data.split["train"]
+        labels = self.data.attributes[rows]
+        rows = rows[[0, int((labels != labels[0]).any(1).argmax())]]
+        x = torch.from_numpy(self.data.images[rows]).permute(0, 3, 1, 2).float() / 255
+        y = torch.from_numpy(self.data.attributes[rows].astype(np.int64))
+        with torch.random.fork_rng(devices=self.forked):
+            self.vae.eval()(x.to(self.device), **self._observed(y))
 
     def state(self) -> dict[str, Any]:
         cuda = self.device.type == "cuda"
         return {
-            "settings": asdict(self.settings) | {"images": self.data.source},
+            "settings": self.identity,
             "epoch": self.epoch,
             "step": self.step,
             "history": self.history,
@@ -120,7 +93,7 @@ class Trainer:
         self.critics.load_state_dict(state["critics"])
         self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None:
+        if state["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
     def _observed(self, y: Tensor) -> dict[str, Tensor]:
@@ -157,11 +130,14 @@ class Trainer:
             drop_last=True,
         ):
             out = self.train_step(x, y)
-            scalars = {"nll": float(out.nll.detach()), **out.report.scalars()}
-            if not math.isfinite(scalars["nll"] + scalars["total"]):
+            report = replace(out.report, on_nonfinite=None)
+            scalars = {"nll": float(out.nll.detach()), **report.scalars()}
+            broken = [f"{n} = {v}" for n, v in scalars.items() if not math.isfinite(v)]
+            if broken:
                 raise FloatingPointError(
-                    f"{settings.model}: expected a finite loss, got {scalars} at step {self.step}; "
-                    "the last checkpoint is from before it: resume with a lower --lr"
+                    f"{settings.model}: expected finite values, got {', '.join(broken)} at step "
+                    f"{self.step}; the last checkpoint is from before it; start again with a "
+                    "lower --lr or smaller weights"
                 )
             for name, value in scalars.items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -179,7 +155,7 @@ class Trainer:
         rows = 0
         kl = {name: vaereg.KL(name) for name in ("z", "c")}
         # The noise of validation must not shift the noise of training.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=self.forked):
             for x, y in batches(self.data, "val", 500, shuffle=False):
                 observed = self._observed(y)
                 codes = self.vae.encode(x.to(self.device), **observed)
@@ -232,52 +208,56 @@ def train(
     if resume:
         state = load_checkpoint(path, trainer.state()["settings"])
         if state is not None:
-            trainer.restore(state)
-    writer = _writer(folder) if tensorboard else None
-    with progress_bar(settings, steps, trainer.epoch, progress) as bar:
+            _restore(trainer, state, path)
+    writer = tensorboard_writer(folder) if tensorboard else None
+    with progress_bar(
+        f"{settings.model} (seed {settings.seed})",
+        total=steps * settings.epochs,
+        initial=steps * trainer.epoch,
+        show=progress,
+    ) as bar:
         while trainer.epoch < settings.epochs:
             row = {"epoch": trainer.epoch + 1.0, **trainer.train_epoch(bar.update)}
             row |= trainer.validate()
             trainer.history.append(row)
             bar.set_postfix(loss=f"{row['val_loss']:.1f}", refresh=False)
             save_checkpoint(path, trainer.state())
-            write_text(folder / "log.csv", _as_csv(trainer.history))
+            write_text(folder / "log.csv", as_csv(trainer.history))
             if writer is not None:
                 for name, value in row.items():
                     writer.add_scalar(name, value, trainer.epoch)
                 writer.flush()
+    if writer is not None:
+        writer.close()
     return trainer.vae.eval(), trainer.history
 
 
-def progress_bar(settings: Settings, steps: int, epoch: int, show: bool) -> Any:
-    """A bar over all steps of a run, which starts where a resumed run does."""
-    from tqdm.auto import tqdm
+def _identity(data: AttributeImages) -> dict[str, Any]:
+    """What must be the same when training goes on: source, attributes, a digest of the rest."""
+    rows = data.split["train"]
+    digest = hashlib.sha256(rows.astype(np.int64).tobytes() + data.attributes[rows].tobytes())
+    for row in rows[:: max(1, len(rows) // 64)]:
+        digest.update(data.images[row].tobytes())
+    return {
+        "images": data.source,
+        "attributes": list(data.attribute_names),
+        "training images": f"{len(rows)} of digest {digest.hexdigest()[:12]}",
+    }
 
-    return tqdm(
-        total=steps * settings.epochs,
-        initial=steps * min(epoch, settings.epochs),
-        desc=f"{settings.model} (seed {settings.seed})",
-        unit="step",
-        disable=not show,
-        dynamic_ncols=True,
-    )
 
-
-def _writer(folder: Path) -> Any:
+def _restore(trainer: Trainer, state: dict[str, Any], path: Path) -> None:
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError("--tensorboard needs tensorboard: pip install tensorboard") from error
-    return SummaryWriter(str(folder / "tensorboard"))
-
-
-def _as_csv(history: list[dict[str, float]]) -> str:
-    names = list(dict.fromkeys(name for row in history for name in row))
-    out = io.StringIO()
-    table = csv.DictWriter(out, names, lineterminator="\n")
-    table.writeheader()
-    table.writerows(history)
-    return out.getvalue()
+        trainer.restore(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"cannot resume from {path}: expected the state of these networks and optimizers, "
+            f"got another ({type(error).__name__})"
+        ) from error
+    if trainer.epoch > trainer.settings.epochs:
+        raise CheckpointError(
+            f"cannot resume from {path}: expected --epochs of at least the {trainer.epoch} "
+            f"epochs that are done, got {trainer.settings.epochs}"
+        )
 
 
 @torch.no_grad()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import nn
 
 import vaereg
 from vaereg import critics
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIGMA, NOISE = 0.3, 0.5
 

@@ -1,4 +1,4 @@
-"""MINE and JSD: the bias correction on both paths, exact values, robustness, and a truth reached."""
+"""MINE and JSD: the bias correction on both paths, exact values, robustness, a truth reached."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import nn
 import vaereg
 from vaereg import critics
 from vaereg.functional import donsker_varadhan, jensen_shannon, log_mean_exp
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 BATCH, BATCHES = 16, 20_000
 
@@ -209,7 +211,7 @@ def test_scores_of_any_size_are_finite(lag, spread):
 
 
 def test_lagging_average_shrinks_or_grows_the_gradient_as_stated():
-    """The second term's gradient is (batch mean) / (decay * average + (1 - decay) * batch mean)."""
+    """The second term's gradient is (batch mean) / (0.99 * average + 0.01 * batch mean)."""
     term = vaereg.MINE("x", "y", critic=Scaled())
     for log_average in (-2.0, 0.0, 1.5):
         warm(term, log_average)
@@ -320,9 +322,7 @@ def test_diagnostics_of_mine():
     product = 0.3 * (batch["x"] * other["y"]).flatten()
     torch.testing.assert_close(shown["log_partition"], log_mean_exp(product))
     torch.testing.assert_close(shown["log_average"], shown["log_partition"])
-    torch.testing.assert_close(
-        shown["joint"] - shown["log_partition"], term(batch, other=other)
-    )
+    torch.testing.assert_close(shown["joint"] - shown["log_partition"], term(batch, other=other))
     assert all(not entry.requires_grad for entry in shown.values())
 
 

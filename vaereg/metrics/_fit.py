@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,22 +46,19 @@ class _Quadratic(nn.Module):
 
     def __init__(self, features: int, outputs: int, *, width: int, rank: int) -> None:
         super().__init__()
-        self.hidden = mlp(features, width, width=width, depth=1, activation="silu")
+        self.hidden = mlp(features, width, width=width, depth=1, activation="tanh")
         self.head = nn.Linear(width, outputs)
         self.linear = nn.Linear(features, outputs, bias=False)
         self.project = nn.Linear(features, rank, bias=False) if features > rank else nn.Identity()
         r = min(features, rank)
-        self.quadratic = nn.Parameter(torch.zeros(r, r))
+        self.quadratic = nn.Parameter(torch.zeros(outputs, r, r))
         for p in (self.head.weight, self.head.bias, self.linear.weight):
             nn.init.zeros_(p)
 
     def forward(self, x: Tensor) -> Tensor:
-        scores = self.head(F.silu(self.hidden(x))) + self.linear(x)
+        scores = self.head(self.hidden(x).tanh()) + self.linear(x)
         p = self.project(x)
-        # The quadratic form enters the first output only.
-        return F.pad(((p @ self.quadratic) * p).sum(1, keepdim=True), (0, scores.shape[1] - 1)) + (
-            scores
-        )
+        return scores + torch.einsum("bi,kij,bj->bk", p, self.quadratic, p)
 
 
 class PairCritic(nn.Module):
@@ -85,15 +83,14 @@ class PairCritic(nn.Module):
         b_features: int,
         *,
         embedding: int = 32,
-        width: int = 128,
+        width: int = 64,
         rank: int = 64,
     ) -> None:
         super().__init__()
-        # Output 0 is the additive part, the others the embedding.
         self.a = _Quadratic(a_features, 1, width=width, rank=rank)
         self.b = _Quadratic(b_features, 1, width=width, rank=rank)
-        self.f = mlp(a_features, embedding, width=width, activation="silu")
-        self.g = mlp(b_features, embedding, width=width, activation="silu")
+        self.f = mlp(a_features, embedding, width=width, activation="tanh")
+        self.g = mlp(b_features, embedding, width=width, activation="tanh")
         self.bilinear = nn.Parameter(torch.zeros(a_features, b_features))
         last = self.g[-1]
         assert isinstance(last, nn.Linear)
@@ -132,26 +129,29 @@ def squash(x: Tensor, knee: float = 4.0) -> Tensor:
 
 
 def _scaler(scale: float) -> Clip:
-    return lambda scores: scores if scale == 1.0 else scale * scores
+    def apply(scores: Tensor) -> Tensor:
+        return scores if scale == 1.0 else scale * scores
+
+    return apply
 
 
 _SCALERS = tuple(_scaler(s) for s in _SCALES)
 
 
 def _all_pairs(critic: nn.Module) -> Callable[[Tensor, Tensor], Tensor] | None:
-    method = getattr(critic, "all_pairs", None)
+    method: Any = getattr(critic, "all_pairs", None)
     return method if callable(method) else None
 
 
-def _products(critic: nn.Module, a: Tensor, b: Tensor, pairs: int) -> Iterator[Tensor]:
-    """Blocks of scores of product rows, every pair i != j where ``pairs`` allows it."""
+def _products(critic: nn.Module, a: Tensor, b: Tensor, pairs: int) -> Iterator[tuple[Tensor, int]]:
+    """Blocks of scores of product rows and their numbers, all i != j where ``pairs`` allows."""
     n = a.shape[0]
     index = torch.arange(n, device=a.device)
     score = _all_pairs(critic)
     if score is None:
         pair = takes_pair(critic)
         for shift in range(1, min(n - 1, max(1, pairs // n)) + 1):
-            yield pair_scores(critic, a, b.roll(-shift, 0), pair=pair)
+            yield pair_scores(critic, a, b.roll(-shift, 0), pair=pair), n
         return
     width = min(n, max(2, pairs // n))
     rows = max(1, _BLOCK // width)
@@ -159,7 +159,8 @@ def _products(critic: nn.Module, a: Tensor, b: Tensor, pairs: int) -> Iterator[T
         i = index[start : start + rows]
         j = index if width == n else (start + index[:width]) % n
         scores = score(a[i], b if width == n else b[j])
-        yield scores.masked_fill(i[:, None] == j, -math.inf)
+        own = i[:, None] == j
+        yield scores.masked_fill(own, -math.inf), own.numel() - int(own.sum())
 
 
 def joint_scores(critic: nn.Module, a: Tensor, b: Tensor) -> Tensor:
@@ -171,17 +172,27 @@ def joint_scores(critic: nn.Module, a: Tensor, b: Tensor) -> Tensor:
 
 def _bound(
     critic: nn.Module, a: Tensor, b: Tensor, pairs: int, clip: Sequence[Clip]
-) -> list[float]:
-    """Donsker-Varadhan over all (or ``pairs``) product rows, in float64, for each clip."""
+) -> list[tuple[float, float]]:
+    """Donsker-Varadhan over all (or ``pairs``) product rows for each clip, and standard errors.
+
+    The error is that of the mean over joint rows: the mean over all pairs varies far less.
+    """
     totals = [torch.tensor(-math.inf, dtype=torch.float64, device=a.device) for _ in clip]
     count = 0
-    for block in _products(critic, a, b, pairs):
-        count += block.numel()
+    for block, pairs_in_block in _products(critic, a, b, pairs):
+        count += pairs_in_block
         for k, f in enumerate(clip):
             totals[k] = torch.logaddexp(totals[k], f(block).flatten().logsumexp(0).double())
-    joint = joint_scores(critic, a, b)
-    means = [f(joint).double().mean() for f in clip]
-    return [float(m - t + math.log(count)) for m, t in zip(means, totals, strict=True)]
+    joint = joint_scores(critic, a, b).double()
+    return [
+        (float(f(joint).mean() - total + math.log(count)), _error(f(joint)))
+        for f, total in zip(clip, totals, strict=True)
+    ]
+
+
+def _error(rows: Tensor) -> float:
+    """Standard error of a mean over rows."""
+    return float(rows.std()) / math.sqrt(len(rows))
 
 
 def _batch_loss(critic: nn.Module, a: Tensor, b: Tensor, generator: torch.Generator) -> Tensor:
@@ -203,7 +214,7 @@ def _batch_loss(critic: nn.Module, a: Tensor, b: Tensor, generator: torch.Genera
 def _train(
     module: nn.Module,
     loss: Callable[[Tensor], Tensor],
-    values: Callable[[], list[float]],
+    values: Callable[[], list[tuple[float, float]]],
     rows: int,
     budget: Budget,
     generator: torch.Generator,
@@ -211,7 +222,8 @@ def _train(
 ) -> float:
     """Fit by AdamW, restore the state of the best value, return its scale (0: none above 0).
 
-    When nothing better has come for a while, training goes on from the best state at a smaller
+    The best of many values of few rows is too good by chance, hence each counts less two of its
+    standard errors; at thousands of rows this costs nothing where there is dependence. When nothing better has come for a while, training goes on from the best state at a smaller
     learning rate.
     """
     batch = max(2, min(budget.batch_size, rows // 4))
@@ -232,11 +244,11 @@ def _train(
                 optimizer.step()
             module.eval()
             with torch.no_grad():
-                # A nan is never better.
-                value, s = max(zip(values(), _SCALES, strict=True), key=lambda v: v[0])
+                bounds = [v - 2.0 * error for v, error in values()]
+            k = max(range(len(_SCALES)), key=bounds.__getitem__)
             waited += 1
-            if value > best:
-                best, scale, waited = value, s, 0
+            if bounds[k] > best:  # a nan is never better
+                best, scale, waited = bounds[k], _SCALES[k], 0
                 state = copy.deepcopy(module.state_dict())
             report(best)
         module.load_state_dict(state)
@@ -267,11 +279,13 @@ def fit_pair(
         # No product pair may score above every joint row of the second part: a fixed ceiling
         # keeps the bound valid and one outlier from ruining it.
         ceiling = float(joint_scores(critic, *stop).max())
-        clip = (lambda t: scale * t.clamp(max=ceiling),)
+
+        def clip(scores: Tensor) -> Tensor:
+            return scale * scores.clamp(max=ceiling)
+
         m = len(held[0])
-        (value,) = _bound(critic, *held, pairs=_READ_PAIRS, clip=clip)
-        (train,) = _bound(critic, a[:m], b[:m], pairs=_READ_PAIRS, clip=clip)
-        return value, train
+        value = _bound(critic, *held, pairs=_READ_PAIRS, clip=(clip,))[0][0]
+        return value, _bound(critic, a[:m], b[:m], pairs=_READ_PAIRS, clip=(clip,))[0][0]
 
 
 def fit_classifier(
@@ -289,17 +303,21 @@ def fit_classifier(
     prior = (counts / counts.sum()).log()
 
     def gains(x: Tensor, labels: Tensor, scales: Sequence[float]) -> list[Tensor]:
-        logits, marginal = module(x), prior[labels].mean()
-        return [-F.cross_entropy(s * logits + prior, labels) - marginal for s in scales]
+        logits, marginal = module(x), prior[labels]
+        # (n,) for each scale.
+        return [
+            -F.cross_entropy(s * logits + prior, labels, reduction="none") - marginal
+            for s in scales
+        ]
 
     scale = _train(
         module,
-        lambda i: -gains(a[i.to(a.device)], y[i.to(a.device)], (1.0,))[0],
-        lambda: [float(g) for g in gains(*stop, _SCALES)],
+        lambda i: -gains(a[i.to(a.device)], y[i.to(a.device)], (1.0,))[0].mean(),
+        lambda: [(float(g.mean()), _error(g)) for g in gains(*stop, _SCALES)],
         len(a),
         budget,
         generator,
         report,
     )
     with torch.no_grad():
-        return float(gains(*held, (scale,))[0]), float(gains(a, y, (scale,))[0])
+        return float(gains(*held, (scale,))[0].mean()), float(gains(a, y, (scale,))[0].mean())

@@ -92,23 +92,22 @@ def swap_accuracy(
         with torch.no_grad():
             for x, y in batches:
                 swapped, target = vae_swap(x, y, generator)
-                correct = _correct(classifier(swapped), target)
-                for k in target.unique().tolist():
-                    here = target == k
-                    counts[k] = counts.get(k, 0) + int(here.sum())
-                    hits[k] = hits.get(k, 0) + int(correct[here].sum())
+                correct = _correct(classifier(swapped), target).cpu()
+                for k, hit in zip(map(int, target.cpu()), map(bool, correct), strict=True):
+                    counts[k] = counts.get(k, 0) + 1
+                    hits[k] = hits.get(k, 0) + hit
     finally:
         for m, training in modes.items():
             m.training = training
-    count, hit = sum(counts.values()), sum(hits.values())
+    count, total = sum(counts.values()), sum(hits.values())
     if count == 0:
         raise ValueError("batches: expected at least one swapped image, got none")
     keys = sorted(counts)
     return SwapAccuracy(
-        accuracy=hit / count,
+        accuracy=total / count,
         per_attribute={k: hits[k] / counts[k] for k in keys},
         count=count,
-        interval=_wilson(hit, count),
+        interval=_wilson(total, count),
         counts={k: counts[k] for k in keys},
         intervals={k: _wilson(hits[k], counts[k]) for k in keys},
     )

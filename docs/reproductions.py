@@ -1,0 +1,266 @@
+"""Write the tables of docs/reproductions.md from the stored results.
+
+python docs/reproductions.py           # rewrite the page
+python docs/reproductions.py --check   # fail if the page is stale
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "reproductions.md"
+MMVAE = ROOT / "examples" / "mmvae" / "results"
+BENCHMARKS = ROOT / "benchmarks" / "results"
+
+QUANTITIES = ("I(c;y)", "I(z;y)", "I(z;c)")
+# Sedong Kim (2019), tables 2 and 3: bits, mean and standard deviation; swap accuracy in percent.
+PAPER: dict[str, dict[str, str]] = {
+    "r-cvae": {
+        "I(c;y)": "0.895 ± 0.014",
+        "I(z;y)": "0.245 ± 0.005",
+        "I(z;c)": "1.391 ± 0.044",
+        "swap": "94.35%",
+    },
+    "csvae": {
+        "I(c;y)": "0.909 ± 0.012",
+        "I(z;y)": "0.210 ± 0.018",
+        "I(z;c)": "0.498 ± 0.051",
+        "swap": "96.50%",
+    },
+    "mmvae": {
+        "I(c;y)": "0.908 ± 0.016",
+        "I(z;y)": "0.175 ± 0.017",
+        "I(z;c)": "0.400 ± 0.025",
+        "swap": "97.17%",
+    },
+}
+MODELS = {"r-cvae": "r-CVAE", "csvae": "CSVAE", "mmvae": "MMVAE"}
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [list(header), ["---"] * len(header), *map(list, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _public(text: str) -> str:
+    """A text without folders of the machine that wrote it."""
+    text = re.sub(r"\s--output[ =]\S+", "", text)
+    return re.sub(r"(?<![\w.])/(?:[\w.\-]+/)*([\w.\-]+)", r"\1", text)
+
+
+def _spread(values: list[float], digits: int = 3, sign: str = "") -> str:
+    text = f"{mean(values):.{digits}f}{sign}"
+    return text + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def _mi(runs: list[dict[str, Any]], quantity: str) -> str:
+    found = [run["mi_bits"][quantity] for run in runs if quantity in run["mi_bits"]]
+    if not found:
+        return "—"
+    if len(found) > 1:
+        return _spread([one["mean"] for one in found])
+    return f"{found[0]['mean']:.3f} ± {found[0]['std']:.3f}"
+
+
+def _swap(runs: list[dict[str, Any]], attribute: str) -> str:
+    found = [run["swap"][attribute] for run in runs if attribute in run["swap"]]
+    if not found:
+        return "—"
+    if len(found) > 1:
+        return _spread([100 * one["accuracy"] for one in found], 1, "%")
+    low, high = (100 * bound for bound in found[0]["interval"])
+    return f"{100 * found[0]['accuracy']:.1f}% [{low:.1f}, {high:.1f}]"
+
+
+def _setting(runs: list[dict[str, Any]], name: str) -> str:
+    values = dict.fromkeys(str(run["settings"].get(name, "?")) for run in runs)
+    return ", ".join(values)
+
+
+def mmvae_section(path: Path) -> str:
+    """One result file: what was run, and the paper's numbers beside ours."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    runs: list[dict[str, Any]] = content["runs"]
+    attributes: list[str] = content["attributes"]
+    images: dict[str, int] = content["images"]
+    names = list(dict.fromkeys(run["name"] for run in runs))
+    with_paper = len(attributes) == 1
+    header = ["model"]
+    for quantity in QUANTITIES:
+        header += [f"{quantity} bits, paper", "ours"] if with_paper else [f"{quantity} bits"]
+    if with_paper:
+        header += ["swap, paper", "ours"]
+    else:
+        header += [f"swap {attribute}" for attribute in attributes]
+    rows: list[list[str]] = []
+    for name in names:
+        own = [run for run in runs if run["name"] == name]
+        paper = PAPER.get(name, {})
+        row = [MODELS.get(name, name)]
+        for quantity in QUANTITIES:
+            row += [paper.get(quantity, "—")] if with_paper else []
+            row.append(_mi(own, quantity))
+        row += [paper.get("swap", "—")] if with_paper else []
+        row += [_swap(own, attribute) for attribute in attributes]
+        rows.append(row)
+    accuracy = content["classifier_accuracy_on_real_images"]
+    real = ", ".join(f"{name} {100 * value:.2f}%" for name, value in accuracy.items())
+    measured = content["measured_on"]
+    facts = [
+        f"Data: {_public(str(content['data']))}; "
+        + ", ".join(f"{number} {part}" for part, number in images.items())
+        + f" images; measured on {measured['rows']} images "
+        f"({_public(str(measured['data']))}), H(y) = {content['entropy_bits']:.3f} bits.",
+        f"Runs: preset {_setting(runs, 'preset')}, {_setting(runs, 'epochs')} epochs, batch "
+        f"{_setting(runs, 'batch')}, pixel standard deviation {_setting(runs, 'pixel_std')}, "
+        f"alpha {_setting(runs, 'alpha')}, beta {_setting(runs, 'beta')}, gamma "
+        f"{_setting(runs, 'gamma')}, warm-up {_setting(runs, 'warmup')} epochs, critic rate "
+        f"{_setting(runs, 'critic_lr')} with {_setting(runs, 'critic_steps')} steps, seeds "
+        f"{_setting(runs, 'seed')}.",
+        f"Classifier on real test images: {real}. Device: {content['device']}; torch "
+        f"{content['torch']}; commit `{content['commit'][:12]}`.",
+        f"Command: `python examples/mmvae_celeba.py {_public(' ' + content['command']).strip()}`",
+    ]
+    order = _order(runs, names, attributes)
+    lines = [f"### {path.stem}", "", f"Attributes: {', '.join(attributes)}.", ""]
+    lines += [
+        table(header, rows),
+        "",
+        *(["Order here: " + "; ".join(order) + ".", ""] if order else []),
+    ]
+    lines += [f"- {fact}" for fact in facts]
+    return "\n".join(lines)
+
+
+def _order(runs: list[dict[str, Any]], names: list[str], attributes: list[str]) -> list[str]:
+    """The models by each leak and by swap accuracy, as found."""
+    if len(names) < 2:
+        return []
+    found: list[str] = []
+
+    def ranked(key: Callable[[dict[str, Any]], float]) -> list[str]:
+        value = {n: mean(key(run) for run in runs if run["name"] == n) for n in names}
+        return [MODELS.get(n, n) for n in sorted(names, key=lambda n: value[n])]
+
+    for quantity in ("I(z;y)", "I(z;c)"):
+        order = ranked(lambda run, q=quantity: run["mi_bits"][q]["mean"])
+        found.append(f"{quantity} " + " < ".join(order))
+    for attribute in attributes:
+        order = ranked(lambda run, a=attribute: run["swap"][a]["accuracy"])
+        found.append(f"swap {attribute} " + " < ".join(order))
+    return found
+
+
+def accuracy_section(path: Path) -> str:
+    """Estimates beside the known truth; the bar is the error that was asked for beforehand."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows: list[list[str]] = []
+    for name, case in content["cases"].items():
+        error = case["mean"] - case["truth"]
+        bar = "—" if case["bar"] is None else "[{:.2f}, {:.2f}]".format(*case["bar"])
+        met = {None: "—", True: "met", False: "**missed**"}[case["met"]]
+        gap = mean(case["gaps"])
+        numbers = [f"{case['truth']:.3f}", f"{case['mean']:.3f} ± {case['std']:.3f}"]
+        rows.append([name, *numbers, f"{error:+.3f}", bar, met, f"{gap:+.3f}"])
+    header = ["case", "truth", "estimate", "error", "bar for the error", "", "gap"]
+    facts = (
+        f"{len(content['seeds'])} seeds, data drawn anew for each; "
+        f"{content['configuration']['rows']} rows but where a case says otherwise; device {content['device']}, torch "
+        f"{content['torch']}, commit `{content['commit'][:12]}`."
+    )
+    return table(header, rows) + (
+        "\n\nIn nats; the spread is over seeds; the gap is the bound on the critics' own training "
+        f"rows minus the held-out one. {facts}"
+    )
+
+
+def cost_section(path: Path) -> str:
+    """Times and ratios, a column a provider."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    providers = list(dict.fromkeys(row["provider"] for row in rows))
+    groups: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in rows:
+        median, low, high = (float(row[key]) for key in ("median", "q20", "q80"))
+        cell = f"{median:.4g} [{low:.4g}, {high:.4g}]"
+        groups.setdefault((row["case"], row["metric"], row["unit"]), {})[row["provider"]] = cell
+    header = ["case", "metric", "unit", *providers]
+    body = table(
+        header,
+        ([*key, *(cells.get(name, "—") for name in providers)] for key, cells in groups.items()),
+    )
+
+    def common(name: str) -> str:
+        return ", ".join(dict.fromkeys(row[name] for row in rows))
+
+    return (
+        f"{body}\n\nMedian over the rounds with the 20% and 80% quantiles. Device "
+        f"{common('device')}, {common('threads')} threads, torch {common('torch')}, commit "
+        f"`{common('commit')}`."
+    )
+
+
+def _missing(where: str) -> str:
+    return f"*No results stored yet in `{where}`.*"
+
+
+def sections() -> dict[str, str]:
+    """The generated text of each section."""
+    files = sorted(MMVAE.glob("*.json"))
+    parts: dict[str, str] = {
+        "mmvae": "\n\n".join(map(mmvae_section, files)) or _missing("examples/mmvae/results")
+    }
+    tables = {"mi_accuracy.json": accuracy_section, "critic_cost.csv": cost_section}
+    for name, section in tables.items():
+        path = BENCHMARKS / name
+        text = section(path) if path.is_file() else _missing(f"benchmarks/results/{name}")
+        parts[path.stem] = text
+    return parts
+
+
+def page(text: str) -> str:
+    """The page with its generated parts renewed.
+
+    Raises:
+        ValueError: If a section's markers are missing.
+    """
+    for name, body in sections().items():
+        begin, end = f"<!-- begin generated: {name} -->", f"<!-- end generated: {name} -->"
+        if begin not in text or end not in text:
+            raise ValueError(f"{PAGE.name}: expected the markers {begin} and {end}")
+        head, rest = text.split(begin, 1)
+        text = f"{head}{begin}\n\n{body}\n\n{end}{rest.split(end, 1)[1]}"
+    return text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write or check the page.
+
+    Returns:
+        1 if the page is stale under ``--check``, else 0.
+    """
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if the page is stale")
+    options = parser.parse_args(arguments)
+    text = PAGE.read_text(encoding="utf-8")
+    fresh = page(text)
+    if options.check and fresh != text:
+        print("docs/reproductions.md is stale: run python docs/reproductions.py", file=sys.stderr)
+        return 1
+    if not options.check:
+        PAGE.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
