@@ -175,7 +175,8 @@ def accuracy_section(path: Path) -> str:
     header = ["case", "truth", "estimate", "error", "bar for the error", "", "gap"]
     facts = (
         f"{len(content['seeds'])} seeds, data drawn anew for each; "
-        f"{content['configuration']['rows']} rows but where a case says otherwise; device {content['device']}, torch "
+        f"{content['configuration']['rows']} rows but where a case says "
+        f"otherwise; device {content['device']}, torch "
         f"{content['torch']}, commit `{content['commit'][:12]}`."
     )
     return table(header, rows) + (

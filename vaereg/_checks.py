@@ -170,7 +170,8 @@ def _check_rows(term: str, name: str, code: Code) -> None:
     rows, q, p = code.value.shape[:1], code.q, code.p
     posterior, prior = q.batch_shape + q.event_shape, p.batch_shape + p.event_shape
     try:
-        fits = torch.broadcast_shapes(posterior, prior) == posterior and posterior[:1] == rows
+        joint: torch.Size = torch.broadcast_shapes(posterior, prior)
+        fits = joint == posterior and posterior[:1] == rows
     except RuntimeError:
         fits = False
     if not fits:

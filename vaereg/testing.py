@@ -38,6 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vaereg.codes import Batch, Code
 from vaereg.objective import Objective
 from vaereg.regularizer import CriticRegularizer, Regularizer
+from vaereg.schedules import Schedule
 
 __all__ = ["NoSync", "RegularizerContract"]
 
@@ -163,7 +164,8 @@ class RegularizerContract:
 
     def test_weight_zero_reports_and_contributes_nothing(self) -> None:
         """(c) Weight 0: the value is reported, the total is 0, the critic still trains."""
-        for weight in (0.0, lambda step: torch.zeros(())):
+        weights: tuple[float | Schedule, ...] = (0.0, _zero)
+        for weight in weights:
             term, batch, leaves = self._case()
             objective = Objective(term=(weight, term))
             torch.manual_seed(3)
@@ -207,7 +209,7 @@ class RegularizerContract:
                 term, batch, leaves = self._case()
                 if not hasattr(term, name):
                     return
-                torch._dynamo.reset()
+                torch.compiler.reset()
                 call: Callable[..., Tensor] = getattr(term, name)
                 if compiled:
                     call = torch.compile(call, fullgraph=True, backend="aot_eager")
@@ -390,6 +392,10 @@ class RegularizerContract:
         if not isinstance(term, CriticRegularizer):
             raise unittest.SkipTest("the term has no critic")
         return term, batch, leaves
+
+
+def _zero(step: int | Tensor) -> Tensor:
+    return torch.zeros(())
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -45,7 +45,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     # Wrappers for parallelism and compilation hide the signature behind *args, **kwargs.
     for attribute in ("module", "_orig_mod"):
         inner = getattr(module, attribute, None)
-        if isinstance(inner, nn.Module) and attribute in module._modules:
+        if isinstance(inner, nn.Module) and attribute in dict(module.named_children()):
             kinds = {p.kind for p in inspect.signature(module.forward).parameters.values()}
             if attribute == "_orig_mod" or inspect.Parameter.VAR_KEYWORD in kinds:
                 return _unwrapped(inner)

@@ -68,15 +68,15 @@ def grid(vae: vaereg.VAE, data: AttributeImages, part: str, name: str, folder: P
     z = codes["z"].q.mean[:1].expand(len(GRID) ** 2, -1)
     c = codes["c"].q.mean[:1].repeat(len(GRID) ** 2, 1)
     values = torch.tensor(GRID, device=device)
-    # Rows run down from the largest c[1], columns from the smallest c[0].
+    # Rows run down from the largest second number, columns from the smallest first.
     c[:, :2] = torch.cartesian_prod(values.flip(0), values).flip(1)
     images = _images(vae.decode({"z": z, "c": c})).reshape(len(GRID), len(GRID), 64, 64, 3)
     figure = plots.attribute_grid(
         images,
         rows=[f"{v:g}" for v in reversed(GRID)],
         columns=[f"{v:g}" for v in GRID],
-        row_name="c[1]",
-        column_name="c[0]",
+        row_name="$c_2$",
+        column_name="$c_1$",
         title=f"{name}: {data.attribute_names[0]}, z fixed",
     )
     _save(figure, folder, "grid", name)
@@ -123,7 +123,7 @@ def swap(vae: vaereg.VAE, data: AttributeImages, part: str, name: str, folder: P
     stack = torch.stack([x.to(device), again, swapped])
     figure = plots.attribute_grid(
         _images(stack),
-        rows=["image", "reconstruction", "swapped"],
+        rows=["image", "reconstruction", "c of the\nother label"],
         columns=["with" if v else "without" for v in y[:, 0].tolist()],
         title=f"{name}: swap of {data.attribute_names[0]}",
     )
@@ -151,6 +151,7 @@ def trends(
     figure = plots.mi_trend(
         losses, unit="nats an image", quantity="validation", title=f"{name}: validation"
     )
+    _whole_epochs(figure)
     _save(figure, folder, "loss", name)
     shown = {
         label: [row[key] / math.log(2.0) for row in history]
@@ -163,9 +164,23 @@ def trends(
             for label in shown
         }
         figure = plots.mi_trend(
-            shown, measured=points, ceilings={"H(y)": ceiling}, title=f"{name}: displayed"
+            shown,
+            measured=points,
+            ceilings={"H(y)": ceiling},
+            title=f"{name}: displayed in training",
         )
+        _whole_epochs(figure)
+        for text in figure.axes[0].texts:
+            # At the right the measured I(c;y) stands where the name of the ceiling is.
+            text.xy, text.xyann = (0.0, ceiling), (2, 2)
+            text.set_horizontalalignment("left")
         _save(figure, folder, "trend", name)
+
+
+def _whole_epochs(figure: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def comparison(table: Measured, ceiling: float, folder: Path) -> None:

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "--images",
         type=int,
         metavar="N",
-        help="images to draw (built-in; default 6000) or to use at most (CelebA folder)",
+        help="images to draw (built-in; default 8000) or to use at most (CelebA folder)",
     )
     data.add_argument(
         "--measure-images",

@@ -31,14 +31,14 @@ class Settings:
     model: str
     preset: str = "small"
     alpha: float = 0.0
-    beta: float = 1.0
-    gamma: float = 1.0
-    pixel_std: float = 1.0
+    beta: float = 5.0
+    gamma: float = 5.0
+    pixel_std: float = 0.5
     critic_steps: int = 5
     critic_lr: float = 1e-3
     lr: float = 1e-3
     warmup: float = 0.0
-    epochs: int = 8
+    epochs: int = 10
     batch: int = 64
     seed: int = 0
 

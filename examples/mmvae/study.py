@@ -108,7 +108,7 @@ def load_study(options: argparse.Namespace) -> Study:
 
 
 def _builtin(options: argparse.Namespace) -> tuple[AttributeImages, AttributeImages]:
-    n = 6000 if options.images is None else options.images
+    n = 8000 if options.images is None else options.images
     if n < 50 or options.measure_images < 300:
         raise ValueError(
             "--images and --measure-images: expected at least 50 and 300 faces, got "

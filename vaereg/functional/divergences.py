@@ -161,7 +161,7 @@ def kl_per_row(q: Distribution, p: Distribution, value: Tensor | None = None) ->
     if type(q) is MultivariateNormal and type(p) is MultivariateNormal:
         return _multivariate_normal(q, p)
     try:
-        rows = cast(Tensor, kl_divergence(q, p))
+        rows: Tensor = kl_divergence(q, p)
     except NotImplementedError:
         if value is None or not q.has_rsample:
             raise TypeError(

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ __all__ = ["Budget", "PairCritic", "classifier", "fit_classifier", "fit_pair", "
 
 _BLOCK = 1 << 20  # scores held at once while reading all pairs
 _SHIFTS = 8  # product rows per joint row, for critics without all_pairs
-_STOP_PAIRS, _READ_PAIRS = 1 << 20, 1 << 25
+_STOP_PAIRS, _READ_PAIRS = 1 << 19, 1 << 25
 _RATES = (1.0, 0.25, 0.0625)
 # Shrinkages of the fitted critic that early stopping may choose from.
 _SCALES = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
@@ -139,8 +139,7 @@ _SCALERS = tuple(_scaler(s) for s in _SCALES)
 
 
 def _all_pairs(critic: nn.Module) -> Callable[[Tensor, Tensor], Tensor] | None:
-    method: Any = getattr(critic, "all_pairs", None)
-    return method if callable(method) else None
+    return cast(Any, getattr(critic, "all_pairs", None))
 
 
 def _products(critic: nn.Module, a: Tensor, b: Tensor, pairs: int) -> Iterator[tuple[Tensor, int]]:
@@ -150,11 +149,13 @@ def _products(critic: nn.Module, a: Tensor, b: Tensor, pairs: int) -> Iterator[t
     score = _all_pairs(critic)
     if score is None:
         pair = takes_pair(critic)
-        for shift in range(1, min(n - 1, max(1, pairs // n)) + 1):
+        # A forward pass a pair, not a product: fewer of them.
+        for shift in range(1, min(n - 1, max(_SHIFTS, (pairs >> 6) // n)) + 1):
             yield pair_scores(critic, a, b.roll(-shift, 0), pair=pair), n
         return
     width = min(n, max(2, pairs // n))
-    rows = max(1, _BLOCK // width)
+    # Narrow windows move with the rows, so that every column takes part.
+    rows = max(1, _BLOCK // width if width == n else min(width, _BLOCK // width))
     for start in range(0, n, rows):
         i = index[start : start + rows]
         j = index if width == n else (start + index[:width]) % n
@@ -223,7 +224,8 @@ def _train(
     """Fit by AdamW, restore the state of the best value, return its scale (0: none above 0).
 
     The best of many values of few rows is too good by chance, hence each counts less two of its
-    standard errors; at thousands of rows this costs nothing where there is dependence. When nothing better has come for a while, training goes on from the best state at a smaller
+    standard errors; at thousands of rows this costs nothing where there is dependence. When
+    nothing better has come for a while, training goes on from the best state at a smaller
     learning rate.
     """
     batch = max(2, min(budget.batch_size, rows // 4))

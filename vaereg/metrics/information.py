@@ -341,7 +341,7 @@ def _normal_scores(train: NDArray[Any], column: NDArray[Any]) -> NDArray[Any]:
     """Normal scores of midranks among the train rows, interpolated for the others."""
     values, counts = np.unique(train, return_counts=True)
     midranks = (np.cumsum(counts) - 0.5 * counts) / len(train)
-    normal: Tensor = torch.special.ndtri(torch.from_numpy(midranks))
+    normal = math.sqrt(2.0) * torch.erfinv(torch.from_numpy(2.0 * midranks - 1.0))
     return np.interp(column, values, normal.numpy())
 
 
