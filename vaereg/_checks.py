@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -170,8 +170,8 @@ def _check_rows(term: str, name: str, code: Code) -> None:
     rows, q, p = code.value.shape[:1], code.q, code.p
     posterior, prior = q.batch_shape + q.event_shape, p.batch_shape + p.event_shape
     try:
-        joint: torch.Size = torch.broadcast_shapes(posterior, prior)
-        fits = joint == posterior and posterior[:1] == rows
+        joint = tuple(cast(Any, torch.broadcast_shapes(posterior, prior)))
+        fits = joint == tuple(posterior) and posterior[:1] == rows
     except RuntimeError:
         fits = False
     if not fits:
@@ -197,22 +197,23 @@ def same_rows(term: str, **tensors: Tensor) -> None:
         raise ValueError(f"{term}: expected as many rows in each variable, got {rows}")
 
 
-def check_width(term: str, widths: dict[str, int], wanted: int | None) -> None:
+def check_width(term: str, widths: Sequence[tuple[str, int]], wanted: int | None) -> None:
     """Raise if a critic of known input width does not fit its variables.
 
     Args:
         term: Name of the term.
-        widths: Numbers a row of each variable that the critic reads, concatenated.
+        widths: Name and numbers a row of each variable that the critic reads, concatenated.
         wanted: The critic's input width, ``None`` where unknown.
 
     Raises:
         ValueError: Naming each variable and its width.
     """
-    if wanted is not None and wanted != sum(widths.values()):
-        got = " + ".join(f"{name!r} of {width}" for name, width in widths.items())
+    total = sum(width for _, width in widths)
+    if wanted is not None and wanted != total:
+        got = " + ".join(f"{name!r} of {width}" for name, width in widths)
         raise ValueError(
             f"{term}: expected variables of {wanted} numbers a row, the critic's input width, "
-            f"got {got} = {sum(widths.values())}"
+            f"got {got} = {total}"
         )
 
 
@@ -225,7 +226,7 @@ def check_finite(term: str, name: str, entry: Code | Tensor) -> None:
     tensor = entry.value if isinstance(entry, Code) else entry
     bad = ~torch.isfinite(tensor.detach()).flatten(1).all(1)
     if bool(bad.any()):
-        rows = bad.nonzero().flatten().tolist()
+        rows = cast("list[int]", bad.nonzero().flatten().tolist())
         raise ValueError(
             f"{term}: expected finite values in variable {name!r}, got NaN or infinity in "
             f"{len(rows)} of {tensor.shape[0]} rows (first: row {rows[0]}); a label out of range "

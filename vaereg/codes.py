@@ -47,6 +47,10 @@ class Code:
         return Code(self.value.detach(), q, p)
 
 
+class StandardNormal(Independent):  # pyright: ignore[reportMissingTypeArgument]
+    """The default prior, of a type of its own so that it can be told without reading values."""
+
+
 Batch: TypeAlias = Mapping[str, "Code | Tensor"]
 """The named variables of one minibatch, e.g. ``{"x": x, "y": labels, "z": Code}``."""
 
@@ -102,7 +106,7 @@ def gaussian(
             raise ValueError("gaussian: expected no logvar, std or var beside a distribution")
         q = as_event(params, 1)
         if value is None:
-            value = cast(Tensor, q.rsample())
+            value = q.rsample()
         return _code("gaussian", value, q, prior)
     mean, spread = _mean_and_std(params, logvar, std, var)
     dtype = mean.dtype
@@ -179,7 +183,7 @@ def _code(maker: str, value: Tensor, q: Distribution, prior: Distribution | None
     if prior is None:
         like = value.to(torch.promote_types(value.dtype, torch.float32))
         zeros, ones = torch.zeros_like(like), torch.ones_like(like)
-        prior = Independent(
+        prior = StandardNormal(
             Normal(zeros, ones, validate_args=False), value.ndim - 1, validate_args=False
         )
     else:

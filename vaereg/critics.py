@@ -8,8 +8,8 @@ arguments receives them as they are.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -236,8 +236,7 @@ def check_critic(critic: object, term: str) -> None:
     """
     if not isinstance(critic, nn.Module):
         raise TypeError(f"{term}: expected critic to be a torch.nn.Module, got {critic!r}")
-    modules: list[tuple[str, nn.Module]] = list(critic.named_modules())
-    for name, module in modules:
+    for name, module in cast("Iterator[tuple[str, nn.Module]]", critic.named_modules()):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
             raise ValueError(
                 f"{term}: expected a critic without batch normalisation, got "

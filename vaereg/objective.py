@@ -170,8 +170,8 @@ class Objective(nn.Module):
                         )
                     others[part] = name
 
-    def _items(self, only: Iterable[str] | None = None) -> list[tuple[str, Regularizer]]:
-        names = list(self.terms) if only is None else list(only)
+    def _items(self, only: str | Iterable[str] | None = None) -> list[tuple[str, Regularizer]]:
+        names = list(self.terms) if only is None else [only] if isinstance(only, str) else only
         for name in names:
             if name not in self.terms:
                 raise ValueError(
@@ -205,7 +205,7 @@ class Objective(nn.Module):
         *,
         step: int | Tensor = 0,
         other: Batch | None = None,
-        only: Iterable[str] | None = None,
+        only: str | Iterable[str] | None = None,
     ) -> Report:
         r"""The weighted total and the value of each term; never puts a gradient on a critic.
 
@@ -216,7 +216,7 @@ class Objective(nn.Module):
             batch: The named variables.
             step: The training step, for schedules.
             other: An independent second minibatch, for samples of the product of marginals.
-            only: Names of the terms to evaluate; the others' variables may be absent.
+            only: Name or names of the terms to evaluate; the others' variables may be absent.
 
         Returns:
             A :class:`Report`.
@@ -246,7 +246,7 @@ class Objective(nn.Module):
         *,
         step: int | Tensor = 0,
         other: Batch | None = None,
-        only: Iterable[str] | None = None,
+        only: str | Iterable[str] | None = None,
     ) -> Report:
         """The sum of the critics' own fitting losses, on detached variables, unweighted.
 
@@ -254,7 +254,7 @@ class Objective(nn.Module):
             batch: The named variables; gradients never leave through them.
             step: The training step.
             other: An independent second minibatch.
-            only: Names of the terms whose critics are fitted.
+            only: Name or names of the terms whose critics are fitted.
 
         Returns:
             A :class:`Report` with each critic's loss; ``total`` is to be minimised over
@@ -278,7 +278,7 @@ class Objective(nn.Module):
         *,
         other: Batch | None = None,
         step: int | Tensor = 0,
-        only: Iterable[str] | None = None,
+        only: str | Iterable[str] | None = None,
     ) -> Report:
         """One fitting step of the critics: zero the gradients, loss, backward, step.
 
@@ -290,7 +290,7 @@ class Objective(nn.Module):
             optimizer: From :meth:`critic_optimizer`.
             other: An independent second minibatch.
             step: The training step.
-            only: Names of the terms whose critics are fitted.
+            only: Name or names of the terms whose critics are fitted.
 
         Returns:
             The report of :meth:`critic_loss`.
@@ -353,7 +353,7 @@ class Objective(nn.Module):
 
     # ---- checks
 
-    def validate(self, batch: Batch, *, only: Iterable[str] | None = None) -> None:
+    def validate(self, batch: Batch, *, only: str | Iterable[str] | None = None) -> None:
         """Read the batch's values and raise on NaN, labels out of range, a single class.
 
         ``forward`` never reads values, because that would be a device transfer a step. Call this
@@ -361,7 +361,7 @@ class Objective(nn.Module):
 
         Args:
             batch: The named variables.
-            only: Names of the terms whose variables are checked.
+            only: Name or names of the terms whose variables are checked.
 
         Raises:
             TypeError: If a variable is of the wrong kind.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaereg.codes import Code, gaussian
+from vaereg.codes import Code, StandardNormal, gaussian
 from vaereg.functional.likelihoods import bernoulli_nll, gaussian_nll
 from vaereg.objective import Objective, Report
 
@@ -128,6 +128,7 @@ class VAE(nn.Module):
         self._decoder_asks = _Asked(decoder)
         self._validated = False
         self._prior_shapes: dict[str, tuple[int, ...]] = {}
+        self._standard: set[str] = set()
 
     def main_parameters(self) -> list[nn.Parameter]:
         """Parameters for the main optimizer: encoder, decoder, learned priors; no critic.
@@ -175,9 +176,11 @@ class VAE(nn.Module):
         if asks.takes_all or any(name in asks.names for name in values):
             given = asks.pick({**values, **observed})
             missing = asks.required - set(given)
-            if missing:
+            unread = set(values) - set(given)
+            if missing or unread:
                 raise ValueError(
-                    f"VAE: the decoder asks for {sorted(missing)}, got {sorted(given)}"
+                    f"VAE: expected a decoder that names all codes {sorted(values)} or none, and "
+                    f"whose inputs are given; missing {sorted(missing)}, not read {sorted(unread)}"
                 )
             return self.decoder(**given)
         tensors = list(values.values())
@@ -213,15 +216,15 @@ class VAE(nn.Module):
         Args:
             n: Number of samples.
             priors: A prior for each code that is not standard normal, of batch shape ``()`` or
-                ``(n,)``, e.g. :math:`p(c \\mid y)`. The others are drawn from the standard normal,
-                in the shape last seen by :meth:`forward`.
+                ``(n,)``, e.g. :math:`p(c \\mid y)`; the others are drawn from the standard normal.
             observed: Observed variables by name, ``n`` rows each.
 
         Returns:
             The likelihood's mean, ``(n, *event)``.
 
         Raises:
-            ValueError: If the codes are not known yet, or a name is unknown.
+            ValueError: If the codes are not known yet, a name is unknown, or a code whose prior is
+                not the default one is not given its prior.
         """
         priors = dict(priors or {})
         shapes = self._prior_shapes
@@ -237,6 +240,11 @@ class VAE(nn.Module):
         for name in shapes or priors:
             if name in priors:
                 values[name] = _draw(name, priors[name], n, shapes.get(name))
+            elif name not in self._standard:
+                raise ValueError(
+                    f"VAE: expected a prior for code {name!r}, whose prior is not the standard "
+                    f"normal: sample({n}, priors={{{name!r}: ...}})"
+                )
             else:
                 values[name] = torch.randn(n, *shapes[name], device=like.device, dtype=like.dtype)
         return self._mean(self._decode(values, observed))
@@ -293,6 +301,7 @@ class VAE(nn.Module):
                 self.objective.validate(batch)
                 self._validated = True
             self._prior_shapes = {n: tuple(v.shape[1:]) for n, v in values.items()}
+            self._standard = {n for n, c in codes.items() if isinstance(c.p, StandardNormal)}
         nll = self._nll(output, x)
         report = self.objective(batch, step=step, other=other)
         if not torch.compiler.is_compiling():

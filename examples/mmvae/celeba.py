@@ -100,7 +100,11 @@ def load_celeba(
     else:
         split = {part: np.flatnonzero(parts[rows] == p) for p, part in enumerate(PARTS)}
     return AttributeImages(
-        store.images, labels[rows], tuple(attributes), split, f"{len(rows)} of CelebA in {root}"
+        store.images,
+        labels[rows],
+        tuple(attributes),
+        split,
+        f"{len(rows)} of CelebA in {root.resolve().name}",
     )
 
 

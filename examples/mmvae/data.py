@@ -107,7 +107,7 @@ def load_npz(
     images, labels = _balanced(images, labels, balance, seed)
     images = _as_rgb64(images, progress)
     split = random_split(len(images), fractions, seed, sequential=sequential)
-    return AttributeImages(images, labels, wanted, split, str(path))
+    return AttributeImages(images, labels, wanted, split, path.name)
 
 
 def batches(

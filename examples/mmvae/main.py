@@ -112,7 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0, or 2 after such an error.
     """
     options = parser().parse_args(arguments)
-    command = shlex.join(sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    # Results are passed on: where the data lay on one machine is nobody's business.
+    command = shlex.join(Path(w).name if Path(w).is_absolute() else w for w in words)
     try:
         run(options, command)
     except torch.OutOfMemoryError:

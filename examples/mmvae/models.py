@@ -152,8 +152,8 @@ class Decoder(nn.Module):
         """Initialise all weights on c with 0, so that the decoder takes c up only as it helps.
 
         c of a present attribute has standard deviation 1. Through random weights this noise costs
-        hundreds of nats of reconstruction in the first steps, and the encoder's answer, all of c at
-        0 whatever the label, is a local optimum that wider networks never leave.
+        hundreds of nats of reconstruction in the first steps, and the encoder's answer, c at 0
+        whatever the label, is a local optimum that wider networks do not leave.
         """
         linear = self.first[0]
         assert isinstance(linear, nn.Linear)

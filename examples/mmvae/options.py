@@ -51,6 +51,14 @@ def parser() -> argparse.ArgumentParser:
         help="fresh faces for the measurements (built-in; default %(default)s)",
     )
     data.add_argument(
+        "--held-out",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="images of a folder or .npz kept from training for the measurements, where no "
+        "partition file says so (default %(default)s)",
+    )
+    data.add_argument(
         "--balance",
         type=float,
         metavar="SHARE",

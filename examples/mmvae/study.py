@@ -128,7 +128,14 @@ def _builtin(options: argparse.Namespace) -> tuple[AttributeImages, AttributeIma
 
 def _from_disk(options: argparse.Namespace) -> tuple[AttributeImages, AttributeImages]:
     path = Path(options.data)
-    common = {"balance": options.balance, "progress": not options.quiet}
+    share = options.held_out / 2
+    if not 0 < share < 0.5:
+        raise ValueError(f"--held-out: expected a share in (0, 1), got {options.held_out}")
+    common = {
+        "balance": options.balance,
+        "progress": not options.quiet,
+        "fractions": (1 - 2 * share, share, share),
+    }
     if path.is_dir():
         data = load_celeba(
             path,

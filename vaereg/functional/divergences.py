@@ -161,21 +161,21 @@ def kl_per_row(q: Distribution, p: Distribution, value: Tensor | None = None) ->
     if type(q) is MultivariateNormal and type(p) is MultivariateNormal:
         return _multivariate_normal(q, p)
     try:
-        rows: Tensor = kl_divergence(q, p)
+        rows = cast(Any, kl_divergence)(q, p)
     except NotImplementedError:
         if value is None or not q.has_rsample:
             raise TypeError(
                 f"kl: expected a pair with a closed form or a reparameterised posterior, got "
                 f"{type(base_of(q)).__name__} and {type(base_of(p)).__name__}"
             ) from None
-        rows = q.log_prob(value) - p.log_prob(value)
+        rows = cast(Any, q).log_prob(value) - cast(Any, p).log_prob(value)
     # Independent coordinates that nobody declared an event are batch dimensions to torch.
-    return rows.flatten(1).sum(1) if rows.ndim > 1 else rows
+    return cast(Tensor, rows.flatten(1).sum(1) if rows.ndim > 1 else rows)
 
 
 def _multivariate_normal(q: Any, p: Any) -> Tensor:
     dimension = q.loc.shape[-1]
-    shape: Any = torch.broadcast_shapes(q.scale_tril.shape, p.scale_tril.shape)
+    shape = cast(Any, torch.broadcast_shapes)(q.scale_tril.shape, p.scale_tril.shape)
     tril, solve = p.scale_tril.expand(shape), cast(Any, torch.linalg.solve_triangular)
     ratio: Tensor = solve(tril, q.scale_tril.expand(shape), upper=False)
     gap: Tensor = solve(tril, (p.loc - q.loc).unsqueeze(-1), upper=False)

@@ -62,11 +62,11 @@ class _PairTerm(CriticRegularizer):
         return joint, marginal
 
     def _call(self, critic: Callable[..., Any], a: Tensor, b: Tensor) -> Tensor:
-        widths = {v.text: t[0].numel() for v, t in zip(self.variables, (a, b), strict=True)}
+        widths = [(v.text, t[0].numel()) for v, t in zip(self.variables, (a, b), strict=True)]
         if isinstance(self.critic, Separable):
             wanted = (input_width(self.critic.a), input_width(self.critic.b))
-            for (name, width), want in zip(widths.items(), wanted, strict=False):
-                check_width(self.name, {name: width}, want)
+            for own, want in zip(widths, wanted, strict=True):
+                check_width(self.name, [own], want)
         elif not self._pair:
             check_width(self.name, widths, input_width(self.critic))
         return pair_scores(critic, a, b, pair=self._pair)
