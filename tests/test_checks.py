@@ -112,9 +112,9 @@ def test_codes_of_other_rows_than_their_value():
 def test_helpers():
     with pytest.raises(ValueError, match=r"t: expected as many rows in each variable"):
         same_rows("t", a=Z, b=Z[:1])
-    check_width("t", {"a": 3}, None)
+    check_width("t", [("a", 3)], None)
     with pytest.raises(ValueError, match=r"5 numbers a row.*'a' of 3 \+ 'b' of 4 = 7"):
-        check_width("t", {"a": 3, "b": 4}, 5)
+        check_width("t", [("a", 3), ("b", 4)], 5)
     with pytest.raises(ValueError, match="at least 2 rows of variable 'z', got 1"):
         check_varies("t", "z", Z[:1])
     with pytest.raises(ValueError, match="'z' to vary over the batch, got 4 equal rows"):

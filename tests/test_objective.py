@@ -381,3 +381,11 @@ def test_objective_compiles_whole():
         value = compiled(batch, torch.tensor(step))
         torch.manual_seed(1)
         torch.testing.assert_close(value, objective(batch, step=step).total)
+
+
+def test_only_takes_a_single_name():
+    objective = vaereg.Objective(
+        kl=vaereg.KL("z"), absent=vaereg.JSD("z", "w", critic=vaereg.critics.mlp(3, 1))
+    )
+    z = vaereg.gaussian(torch.zeros(4, 4))
+    assert list(objective({"z": z}, only="kl").values) == ["kl"]

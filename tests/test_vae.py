@@ -329,3 +329,42 @@ def test_signature_is_read_once():
     vae = vaereg.VAE(nn.Linear(6, 4), nn.Linear(2, 6), objective())
     vae.encoder = nn.Linear(6, 4)  # a network of the same convention may be put in its place
     assert vae(torch.rand(2, 6)).loss.ndim == 0
+
+
+def test_a_conditional_prior_is_asked_for():
+    """A code whose prior is p(c | y) must not be sampled from the standard normal silently."""
+
+    class TwoCodes(nn.Module):
+        def forward(self, x, y):
+            prior = Independent(Normal(3.0 * y, torch.ones_like(y)), 1)
+            return {"z": x[:, :4], "c": vaereg.gaussian(x[:, 4:8], prior=prior)}
+
+    class Sum(nn.Module):
+        def forward(self, z, c):
+            return torch.cat((z, c), 1)
+
+    objective = vaereg.Objective(kl=vaereg.KL(("z", "c")))
+    vae = vaereg.VAE(TwoCodes(), Sum(), objective, likelihood=lambda out, x: out.sum(1) * 0.0)
+    vae.register_parameter("unused", nn.Parameter(torch.zeros(())))
+    y = vaereg.labels(torch.tensor([0, 1, 0]), 2)
+    vae(torch.randn(3, 8), y=y)
+    with pytest.raises(ValueError, match="expected a prior for code 'c'"):
+        vae.sample(3)
+    prior = Normal(3.0 * y, 0.001 * torch.ones_like(y))
+    drawn = vae.sample(3, priors={"c": prior})
+    assert drawn.shape == (3, 4) and torch.allclose(drawn[:, 2:], 3.0 * y, atol=0.01)
+
+
+def test_a_decoder_that_drops_a_code_is_refused():
+    class OnlyZ(nn.Module):
+        def forward(self, z):
+            return z
+
+    class TwoCodes(nn.Module):
+        def forward(self, x):
+            return {"z": x[:, :4], "c": x[:, 4:8]}
+
+    objective = vaereg.Objective(kl=vaereg.KL("z"))
+    vae = vaereg.VAE(TwoCodes(), OnlyZ(), objective, likelihood="gaussian")
+    with pytest.raises(ValueError, match=r"leaves out \['c'\]"):
+        vae(torch.randn(3, 8))

@@ -176,11 +176,15 @@ class VAE(nn.Module):
         if asks.takes_all or any(name in asks.names for name in values):
             given = asks.pick({**values, **observed})
             missing = asks.required - set(given)
-            unread = set(values) - set(given)
-            if missing or unread:
+            if missing:
                 raise ValueError(
-                    f"VAE: expected a decoder that names all codes {sorted(values)} or none, and "
-                    f"whose inputs are given; missing {sorted(missing)}, not read {sorted(unread)}"
+                    f"VAE: the decoder asks for {sorted(missing)}, got {sorted(given)}"
+                )
+            unread = sorted(set(values) - set(given))
+            if unread:
+                raise ValueError(
+                    f"VAE: expected a decoder that names all codes {sorted(values)} or none of "
+                    f"them, got one that leaves out {unread}"
                 )
             return self.decoder(**given)
         tensors = list(values.values())

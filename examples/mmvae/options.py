@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
         ("gamma", "weight of the penalty I(z;c)"),
         ("pixel_std", "standard deviation of the pixel likelihood"),
         ("lr", "learning rate of encoder and decoder, x 0.75 at epochs 1, 2, 4, 8, ..."),
+        ("c_lr", "the same for the head of c"),
         ("critic_lr", "learning rate of the critics"),
         ("warmup", "epochs over which beta and gamma rise from 0"),
     ):

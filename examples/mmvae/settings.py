@@ -22,6 +22,9 @@ class Settings:
         critic_steps: Critic steps an encoder step.
         critic_lr: Learning rate of the critics, constant.
         lr: Learning rate of encoder and decoder, times 0.75 at epochs 1, 2, 4, 8, ...
+        c_lr: The same for the head of c, which sums hundreds of features: at the common rate one
+            step of Adam moves c by several of its prior's standard deviations (0.1 where the
+            attribute is absent), and while c is that noisy z takes over what c should hold.
         warmup: Epochs over which beta and gamma rise from 0 (0: none).
         epochs: Passes over the training images.
         batch: Images a step.
@@ -37,13 +40,14 @@ class Settings:
     critic_steps: int = 5
     critic_lr: float = 1e-3
     lr: float = 1e-3
+    c_lr: float = 1e-4
     warmup: float = 0.0
     epochs: int = 10
     batch: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("pixel_std", "critic_lr", "lr", "epochs"):
+        for name in ("pixel_std", "critic_lr", "lr", "c_lr", "epochs"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
         for name in ("alpha", "beta", "gamma"):

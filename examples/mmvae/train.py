@@ -19,7 +19,7 @@ from .attributes import AttributeImages
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
 from .data import batches
 from .logs import as_csv, progress_bar, tensorboard_writer
-from .models import PRESETS, Weights, build, joint_label, one_hot
+from .models import PRESETS, Encoder, Weights, build, joint_label, one_hot
 from .settings import Settings
 
 __all__ = ["Settings", "encode_all", "train"]
@@ -48,7 +48,7 @@ class Trainer:
                     self.vae.objective.weights[name] = vaereg.schedules.linear(
                         0.0, final, steps=steps
                     )
-        self.main = torch.optim.Adam(self.vae.main_parameters(), settings.lr)
+        self.main = torch.optim.Adam(self._groups(), settings.lr)
         self.critics = self.vae.objective.critic_optimizer(torch.optim.Adam, lr=settings.critic_lr)
         milestones = [2**i for i in range(20)]
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.main, milestones, gamma=0.75)
@@ -70,6 +70,15 @@ class Trainer:
         y = torch.from_numpy(self.data.attributes[rows].astype(np.int64))
         with torch.random.fork_rng(devices=self.forked):
             self.vae.eval()(x.to(self.device), **self._observed(y))
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """All parameters but the critics'; the head of c at a rate of its own."""
+        encoder = self.vae.encoder
+        assert isinstance(encoder, Encoder)
+        head = list(encoder.c_head.parameters())
+        own = {id(p) for p in head}
+        rest = [p for p in self.vae.main_parameters() if id(p) not in own]
+        return [{"params": rest}, {"params": head, "lr": self.settings.c_lr}]
 
     def state(self) -> dict[str, Any]:
         cuda = self.device.type == "cuda"

@@ -222,5 +222,5 @@ def test_critic_parameters_are_counted_and_apart():
 
 
 def test_unknown_model():
-    with pytest.raises(ValueError, match="model: expected one of .*got 'vae'"):
+    with pytest.raises(ValueError, match=r"model: expected one of .*got 'vae'"):
         build_objective("vae", TINY, 1, Weights())

@@ -185,7 +185,7 @@ def test_main_step_and_critic_steps_move_their_own_parameters_only(data):
 
 
 def test_warmup_raises_beta_and_gamma_from_zero(data, tmp_path):
-    _, history = fit(tmp_path, data, settings(warmup=2, beta=2.0, epochs=3))
+    _, history = fit(tmp_path, data, settings(warmup=2, beta=2.0, gamma=1.0, epochs=3))
     for name, final in (("beta", 2.0), ("gamma", 1.0)):
         key = {"beta": "weight/i_zy", "gamma": "weight/i_zc"}[name]
         means = [row[key] / final for row in history]
@@ -241,7 +241,7 @@ def test_settings_refuse(changes, message):
 
 
 def test_batch_larger_than_the_training_set(data, tmp_path):
-    with pytest.raises(ValueError, match="batch: expected at most the 32 training.*got 33"):
+    with pytest.raises(ValueError, match=r"batch: expected at most the 32 training.*got 33"):
         fit(tmp_path, data, settings(batch=33))
     fit(tmp_path, data, settings(batch=32, epochs=1))
 
@@ -267,7 +267,7 @@ def test_codes_that_are_not_finite_are_reported_alike(data, tmp_path, monkeypatc
         return step(self, x, y)
 
     monkeypatch.setattr(Trainer, "train_step", broken)
-    with pytest.raises(FloatingPointError, match="mmvae: .*nll = nan, kl = nan.*at step 1"):
+    with pytest.raises(FloatingPointError, match=r"mmvae: .*nll = nan, kl = nan.*at step 1"):
         fit(tmp_path, data)
     assert not (tmp_path / "checkpoint.pt").exists()
 
