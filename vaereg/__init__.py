@@ -16,7 +16,6 @@ from vaereg.codes import gaussian as gaussian
 from vaereg.codes import labels as labels
 from vaereg.critics import frozen as frozen
 from vaereg.objective import Objective as Objective
-from vaereg.objective import Report as Report
 from vaereg.regularizer import CriticRegularizer as CriticRegularizer
 from vaereg.regularizer import Regularizer as Regularizer
 from vaereg.regularizers import JSD as JSD
@@ -26,6 +25,7 @@ from vaereg.regularizers import AdversarialClassifier as AdversarialClassifier
 from vaereg.regularizers import Capacity as Capacity
 from vaereg.regularizers import Constraint as Constraint
 from vaereg.regularizers import FreeBits as FreeBits
+from vaereg.report import Report as Report
 from vaereg.vae import VAE as VAE
 from vaereg.vae import VAEOutput as VAEOutput
 

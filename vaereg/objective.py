@@ -3,7 +3,6 @@ r"""The objective: named terms, their weights, their report."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -11,59 +10,13 @@ from torch import Tensor, nn
 
 from vaereg.codes import Batch, Code
 from vaereg.regularizer import CriticRegularizer, FunctionTerm, Regularizer, detach_batch
+from vaereg.report import Report
 from vaereg.schedules import Number, Schedule
 
-__all__ = ["Objective", "Report"]
+__all__ = ["Objective"]
 
 Term: TypeAlias = "Regularizer | Callable[..., Tensor]"
 Weight: TypeAlias = "float | Tensor | Schedule"
-
-
-@dataclass(frozen=True)
-class Report:
-    r"""What an objective says of one minibatch.
-
-    Attributes:
-        total: The weighted sum of the terms, a scalar; always with a graph in grad mode.
-        values: The value of each term by name, unweighted and detached.
-        weights: The weight in force for each term.
-        on_nonfinite: Called by :meth:`scalars` when a value is not finite.
-    """
-
-    total: Tensor
-    values: dict[str, Tensor]
-    weights: dict[str, Number]
-    on_nonfinite: Callable[[], None] | None = field(default=None, repr=False, compare=False)
-
-    def scalars(self) -> dict[str, float]:
-        """All values as Python numbers, by one device transfer.
-
-        Returns:
-            The value of each term under its name, ``weight/<name>`` for each term, and ``total``.
-
-        Raises:
-            ValueError: If a value is not finite and the batch holds the reason (for reports of
-                :class:`vaereg.VAE`, which keeps the batch at hand).
-        """
-        entries: dict[str, Number] = {
-            **self.values,
-            **{f"weight/{name}": weight for name, weight in self.weights.items()},
-            "total": self.total,
-        }
-        tensors = {n: v.detach() for n, v in entries.items() if isinstance(v, Tensor)}
-        device = self.total.device
-        # Float64 keeps a float32 value's digits beside a large one's; some devices lack it.
-        wide = torch.float32 if device.type == "mps" else torch.float64
-        stacked = torch.stack([v.to(device, wide) for v in tensors.values()])
-        numbers = dict(zip(tensors, cast("list[float]", stacked.tolist()), strict=True))
-        scalars = {n: numbers[n] if n in numbers else float(v) for n, v in entries.items()}
-        if self.on_nonfinite is not None and not all(map(_finite, scalars.values())):
-            self.on_nonfinite()
-        return scalars
-
-
-def _finite(number: float) -> bool:
-    return number - number == 0.0
 
 
 def _scaled(weight: Weight, scale: float) -> Weight:
@@ -129,7 +82,7 @@ class Objective(nn.Module):
                 f"Objective: expected one term of each name, got {name!r} twice; name the terms "
                 "by keyword: Objective(first=..., second=...)"
             )
-        if hasattr(nn.ModuleDict(), name):
+        if hasattr(nn.ModuleDict(), name) or name == "total" or name.startswith("weight/"):
             raise ValueError(f"Objective: expected another name than {name!r}, which is reserved")
         if not isinstance(term, Regularizer):
             if not callable(term):
@@ -171,7 +124,7 @@ class Objective(nn.Module):
                     others[part] = name
 
     def _items(self, only: str | Iterable[str] | None = None) -> list[tuple[str, Regularizer]]:
-        names = list(self.terms) if only is None else [only] if isinstance(only, str) else only
+        names = list(self.terms if only is None else [only] if isinstance(only, str) else only)
         for name in names:
             if name not in self.terms:
                 raise ValueError(

@@ -13,7 +13,8 @@ from torch.distributions import Distribution
 
 from vaereg.codes import Code, StandardNormal, gaussian
 from vaereg.functional.likelihoods import bernoulli_nll, gaussian_nll
-from vaereg.objective import Objective, Report
+from vaereg.objective import Objective
+from vaereg.report import Report
 
 __all__ = ["VAE", "VAEOutput"]
 
