@@ -34,9 +34,9 @@ class Settings:
     model: str
     preset: str = "small"
     alpha: float = 0.0
-    beta: float = 5.0
-    gamma: float = 5.0
-    pixel_std: float = 0.5
+    beta: float = 3.0
+    gamma: float = 3.0
+    pixel_std: float = 0.7
     critic_steps: int = 5
     critic_lr: float = 1e-3
     lr: float = 1e-3

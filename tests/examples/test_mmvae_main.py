@@ -164,13 +164,16 @@ def test_npz_data(tmp_path, capsys):
     output = tmp_path / "out"
     assert start(output, "--data", path, "--attributes", "a/b", "--model", "csvae") == 0
     content = results(output)
-    assert content["data"] == str(path) and content["images"]["train"] == 240
+    assert content["data"] == "set.npz" and content["images"]["train"] == 240
+    # Results are passed on: they hold no paths of this machine.
+    assert str(tmp_path) not in (output / "results.json").read_text()
     assert content["measured_on"]["rows"] == 60  # all that was not trained on
     assert "scatter_csvae_a_b.png" in pictures(output / "figures")
 
     key = ["--data", path, "--label-key", "glasses", "--model", "r-cvae", "--no-figures"]
-    assert start(tmp_path / "key", *key) == 0
-    assert results(tmp_path / "key")["attributes"] == ["glasses"]
+    assert start(tmp_path / "key", *key, "--held-out", "0.5") == 0
+    content = results(tmp_path / "key")
+    assert content["attributes"] == ["glasses"] and content["measured_on"]["rows"] == 150
     assert not (tmp_path / "key" / "figures").exists()
     capsys.readouterr()
 
@@ -197,7 +200,7 @@ def test_celeba_folder(celeba, tmp_path, capsys):
     assert start(tmp_path / "out", *given) == 0
     content = results(tmp_path / "out")
     assert content["images"] == {"train": 224, "val": 28, "test": 28}
-    assert content["measured_on"]["rows"] == 56 and "of CelebA in" in content["data"]
+    assert content["measured_on"]["rows"] == 56 and content["data"] == "280 of CelebA in celeba"
     capsys.readouterr()
 
     broken = celeba / "img_align_celeba" / "000007.jpg"
@@ -262,6 +265,7 @@ def test_bad_options(options, message, tmp_path, capsys):
         ({"attributes": np.ones((60, 1))}, [], "'Eyeglasses' to take both values"),
         ({"images": np.zeros((60, 64, 64, 3))}, [], "uint8"),
         ({}, [], "--data: expected at least 50 images to measure on, got 12"),
+        ({}, ["--held-out", "1"], "--held-out: expected a share in (0, 1), got 1.0"),
         ({}, ["--batch", "49"], "--batch: expected at most the 48 training images, got 49"),
         ("damage", [], "expected a whole .npz file"),
     ],

@@ -139,13 +139,18 @@ def test_log_has_a_row_an_epoch(data, tmp_path):
 
 
 def test_the_learning_rate_falls_at_epochs_1_2_4(data):
-    trainer = Trainer(settings(lr=1e-3, critic_lr=3e-3, critic_steps=0), data, CPU)
-    rates = []
+    own = settings(lr=1e-3, c_lr=2e-4, critic_lr=3e-3, critic_steps=0)
+    trainer = Trainer(own, data, CPU)
+    common, head = trainer.main.param_groups
+    assert {id(p) for p in head["params"]} == {
+        id(p) for p in trainer.vae.encoder.c_head.parameters()
+    }
+    factors = []
     for _ in range(6):
-        rates.append(trainer.main.param_groups[0]["lr"])
+        assert head["lr"] / common["lr"] == pytest.approx(0.2)
+        factors.append(common["lr"] / 1e-3)
         trainer.train_epoch(lambda: None)
-    expected = [1e-3 * 0.75**power for power in (0, 1, 2, 2, 3, 3)]
-    assert rates == pytest.approx(expected)
+    assert factors == pytest.approx([0.75**power for power in (0, 1, 2, 2, 3, 3)])
     assert all(group["lr"] == 3e-3 for group in trainer.critics.param_groups)
 
 
