@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -138,8 +139,40 @@ def mmvae_section(path: Path) -> str:
         "",
         *(["Order here: " + "; ".join(order) + ".", ""] if order else []),
     ]
-    lines += [f"- {fact}" for fact in facts]
+    lines += [f"- {fact}" for fact in [*_intervals(runs, names), *facts]]
     return "\n".join(lines)
+
+
+# 97.5% quantiles of Student's t by degrees of freedom.
+T_QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
+
+
+def _interval(values: list[float]) -> str:
+    half = T_QUANTILES[len(values) - 1] * stdev(values) / math.sqrt(len(values))
+    return f"[{mean(values) - half:.3f}, {mean(values) + half:.3f}]"
+
+
+def _intervals(runs: list[dict[str, Any]], names: list[str]) -> list[str]:
+    """95% t-intervals of both leaks over seeds, and of each model's excess over the last one."""
+    by_seed = {(run["name"], run["settings"]["seed"]): run["mi_bits"] for run in runs}
+    seeds = sorted({seed for _, seed in by_seed})
+    complete = all((name, seed) in by_seed for name in names for seed in seeds)
+    if not complete or len(seeds) - 1 not in T_QUANTILES:
+        return []
+    found: list[str] = []
+    for quantity in ("I(z;y)", "I(z;c)"):
+        values = {n: [by_seed[n, seed][quantity]["mean"] for seed in seeds] for n in names}
+        texts = [f"{MODELS.get(n, n)} {_interval(values[n])}" for n in names]
+        for name in names[:-1]:
+            excess = [a - b for a, b in zip(values[name], values[names[-1]], strict=True)]
+            last = MODELS.get(names[-1], names[-1])
+            texts.append(f"{MODELS.get(name, name)} minus {last} {_interval(excess)}")
+        found.append(
+            f"{quantity}, 95% t-intervals over {len(seeds)} seeds, differences paired by seed: "
+            + "; ".join(texts)
+            + "."
+        )
+    return found
 
 
 def _order(runs: list[dict[str, Any]], names: list[str], attributes: list[str]) -> list[str]:

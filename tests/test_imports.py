@@ -26,8 +26,9 @@ ARROWS: dict[str, set[str]] = {
     "regularizers": {
         "_checks", "codes", "critics", "functional", "regularizer", "schedules",
     },
-    "objective": {"codes", "regularizer", "schedules"},
-    "vae": {"codes", "functional", "objective"},
+    "report": {"schedules"},
+    "objective": {"codes", "regularizer", "report", "schedules"},
+    "vae": {"codes", "functional", "objective", "report"},
     "metrics": {"metrics", "functional", "critics"},
 }  # fmt: skip
 

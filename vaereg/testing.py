@@ -26,41 +26,33 @@ What does not apply to a term is switched off by a class attribute. Skips are
 
 from __future__ import annotations
 
-import re
 import unittest
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from vaereg.codes import Batch, Code
+from vaereg._contract import (
+    NoSync,
+    assert_finite,
+    assert_raises,
+    assert_same_state,
+    close,
+    critic_steps,
+    equal,
+    generator_of,
+    gradients,
+    names_of,
+    state_of,
+    zero_weight,
+)
+from vaereg.codes import Code
 from vaereg.objective import Objective
 from vaereg.regularizer import CriticRegularizer, Regularizer
 from vaereg.schedules import Schedule
 
 __all__ = ["NoSync", "RegularizerContract"]
-
-_SYNCS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2")
-
-
-class NoSync(TorchDispatchMode):
-    """Raises on operations that make the host wait for the device, such as ``.item()``.
-
-    Example:
-        >>> with NoSync():
-        ...     torch.ones(2).sum().item()
-        Traceback (most recent call last):
-        AssertionError: expected no device synchronisation, got aten::_local_scalar_dense
-    """
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation unless it synchronises."""
-        name = func._schema.name
-        if name.removeprefix("aten::") in _SYNCS:
-            raise AssertionError(f"expected no device synchronisation, got {name}")
-        return func(*args, **(kwargs or {}))
 
 
 class RegularizerContract:
@@ -125,17 +117,17 @@ class RegularizerContract:
         """Some encoder parameter receives a gradient that is finite and not zero."""
         term, batch, leaves = self._case()
         term(batch).backward()
-        assert any(bool(g.abs().sum() > 0) for g in _grads(leaves) if g is not None)
-        _assert_finite(leaves)
+        assert any(bool(g.abs().sum() > 0) for g in gradients(leaves) if g is not None)
+        assert_finite(leaves)
 
     def test_forward_leaves_the_critic_alone(self) -> None:
         """(a) ``forward`` leaves every critic gradient ``None`` and moves no buffer."""
         term, batch, _ = self._case()
-        before = _state(term)
+        before = state_of(term)
         value = term(batch)
         value.backward()
         assert all(p.grad is None for p in term.critic_parameters())
-        _assert_same_state(before, _state(term))
+        assert_same_state(before, state_of(term))
 
     def test_critic_loss_leaves_the_rest_alone(self) -> None:
         """(a, d) ``critic_loss`` puts no gradient on encoder or prior, even from a live batch."""
@@ -143,7 +135,7 @@ class RegularizerContract:
         other, more = self._batch(self.rows + 1, seed=2)
         term.critic_loss(batch, other=other if self.reads_other else None).backward()
         assert all(p.grad is None for p in (*leaves, *more, *term.prior_parameters()))
-        grads = [g for g in _grads(term.critic_parameters()) if g is not None]
+        grads = [g for g in gradients(term.critic_parameters()) if g is not None]
         assert any(bool(g.abs().sum() > 0) for g in grads), "expected a gradient on the critic"
 
     def test_joint_backward_is_the_two_backwards(self) -> None:
@@ -156,25 +148,25 @@ class RegularizerContract:
             if separate:
                 value.backward(retain_graph=True)
                 loss.backward()
-                found = _grads([*leaves, *term.parameters()])
-                assert all(map(_equal, joint, found)), "joint and separate gradients differ"
+                found = gradients([*leaves, *term.parameters()])
+                assert all(map(equal, joint, found)), "joint and separate gradients differ"
             else:
                 (value + loss).backward()
-                joint = _grads([*leaves, *term.parameters()])
+                joint = gradients([*leaves, *term.parameters()])
 
     def test_weight_zero_reports_and_contributes_nothing(self) -> None:
         """(c) Weight 0: the value is reported, the total is 0, the critic still trains."""
-        weights: tuple[float | Schedule, ...] = (0.0, _zero)
+        weights: tuple[float | Schedule, ...] = (0.0, zero_weight)
         for weight in weights:
             term, batch, leaves = self._case()
             objective = Objective(term=(weight, term))
             torch.manual_seed(3)
             report = objective(batch)
             torch.manual_seed(3)
-            assert _equal(report.values["term"], term(batch).detach())
+            assert equal(report.values["term"], term(batch).detach())
             assert float(report.total.detach()) == 0.0
             report.total.backward()
-            assert all(g is None or not g.any() for g in _grads(leaves))
+            assert all(g is None or not g.any() for g in gradients(leaves))
             if isinstance(term, CriticRegularizer):
                 objective.critic_loss(batch).total.backward()
                 assert any(p.grad is not None for p in term.critic_parameters())
@@ -182,13 +174,13 @@ class RegularizerContract:
     def test_state_moves_in_training_only(self) -> None:
         """(d, h) In evaluation mode neither ``forward`` nor ``critic_loss`` moves anything."""
         term, batch, _ = self._case()
-        _critic_steps(term, [batch])
+        critic_steps(term, [batch])
         term.eval()
-        before = _state(term)
+        before = state_of(term)
         term(batch)
         if isinstance(term, CriticRegularizer):
             term.critic_loss(batch)
-        _assert_same_state(before, _state(term))
+        assert_same_state(before, state_of(term))
 
     def test_no_synchronisation(self) -> None:
         """(e) Nothing waits for the device, with a tensor as the step too."""
@@ -216,52 +208,52 @@ class RegularizerContract:
                 torch.manual_seed(3)
                 value = call(batch)
                 value.backward()
-                results.append([value.detach(), *_grads([*leaves, *term.parameters()])])
-                results[-1].extend(_state(term).values())
-            assert all(map(_close, *results)), f"{name}: compiled and eager differ"
+                results.append([value.detach(), *gradients([*leaves, *term.parameters()])])
+                results[-1].extend(state_of(term).values())
+            assert all(map(close, *results)), f"{name}: compiled and eager differ"
 
     def test_missing_variable_is_named(self) -> None:
         """(f) A missing or misspelt variable is a ValueError that names it."""
         term, batch, _ = self._case()
-        for name in _names(term):
+        for name in names_of(term):
             less = {key: entry for key, entry in batch.items() if key != name}
-            _assert_raises(lambda less=less: term(less), name, ValueError)
+            assert_raises(lambda less=less: term(less), name, ValueError)
             less[name + "_"] = batch[name]
-            _assert_raises(lambda less=less: term(less), name, ValueError)
+            assert_raises(lambda less=less: term(less), name, ValueError)
 
     def test_wrong_kind_is_named(self) -> None:
         """(f) A variable that is no code or floating-point tensor is an error that names it."""
         term, batch, _ = self._case()
-        for name in _names(term):
+        for name in names_of(term):
             for wrong in (torch.zeros(self.rows, dtype=torch.long), "text", 1.0):
                 broken: Any = {**batch, name: wrong}
-                _assert_raises(lambda broken=broken: term(broken), name)
+                assert_raises(lambda broken=broken: term(broken), name)
                 if isinstance(term, CriticRegularizer):
-                    _assert_raises(lambda broken=broken: term.critic_loss(broken), name)
+                    assert_raises(lambda broken=broken: term.critic_loss(broken), name)
 
     def test_row_mismatch_is_named(self) -> None:
         """(f) Variables of different rows are an error that names them; nothing broadcasts."""
         term, batch, _ = self._case()
-        names = _names(term)
+        names = names_of(term)
         if len(names) < 2:
             raise unittest.SkipTest("the term reads one variable")
         for rows in (1, self.rows - 1):
             shorter, _ = self._batch(rows)
             for name in names:
                 broken = {**batch, name: shorter[name]}
-                _assert_raises(lambda broken=broken: term(broken), name)
+                assert_raises(lambda broken=broken: term(broken), name)
 
     def test_wrong_width_is_named(self) -> None:
         """(f) A variable wider than the critic's input is a ValueError that names it."""
         if not self.checks_width:
             raise unittest.SkipTest("checks_width = False")
         term, batch, _ = self._case()
-        for name in _names(term):
+        for name in names_of(term):
             entry = batch[name]
             value = entry.value if isinstance(entry, Code) else entry
             wide = torch.cat((value, value[:, :1]), 1).detach()
             broken = {**batch, name: Code(wide) if isinstance(entry, Code) else wide}
-            _assert_raises(lambda broken=broken: term(broken), name, ValueError)
+            assert_raises(lambda broken=broken: term(broken), name, ValueError)
 
     def test_odd_batches_are_finite(self) -> None:
         """(f) Batches of 1, 2 and 3 rows give a finite value and finite gradients."""
@@ -270,24 +262,24 @@ class RegularizerContract:
             value = term(batch)
             assert torch.isfinite(value), f"{rows} rows: got {value}"
             value.backward()
-            _assert_finite(leaves)
+            assert_finite(leaves)
             if isinstance(term, CriticRegularizer):
                 loss = term.critic_loss(batch)
                 loss.backward()
                 assert torch.isfinite(loss), f"{rows} rows: got {loss}"
-                _assert_finite(term.parameters())
+                assert_finite(term.parameters())
                 assert all(bool(torch.isfinite(term(batch))) for _ in range(2))
 
     def test_images(self) -> None:
         """(g) Latents of event shape ``(C, H, W)``: finite value and gradient."""
         torch.manual_seed(0)
-        case = self.image_case(4, dtype=torch.float32, generator=_generator(1))
+        case = self.image_case(4, dtype=torch.float32, generator=generator_of(1))
         if case is None:
             raise unittest.SkipTest("no image_case")
         term, batch, leaves = case
         term(batch).backward()
-        _assert_finite(leaves)
-        assert any(bool(g.abs().sum() > 0) for g in _grads(leaves) if g is not None)
+        assert_finite(leaves)
+        assert any(bool(g.abs().sum() > 0) for g in gradients(leaves) if g is not None)
         if isinstance(term, CriticRegularizer):
             assert torch.isfinite(term.critic_loss(batch))
 
@@ -297,7 +289,7 @@ class RegularizerContract:
         value = term(batch)
         assert value.dtype == torch.float64, f"got {value.dtype}"
         value.backward()
-        _assert_finite(leaves)
+        assert_finite(leaves)
         if isinstance(term, CriticRegularizer):
             assert term.critic_loss(batch).dtype == torch.float64
 
@@ -312,23 +304,23 @@ class RegularizerContract:
                 value = value + term.critic_loss(batch)
         assert value.dtype == torch.float32 and torch.isfinite(value), f"got {value}"
         value.backward()
-        _assert_finite([*leaves, *term.parameters()])
+        assert_finite([*leaves, *term.parameters()])
 
     def test_state_dict_resumes_bit_for_bit(self) -> None:
         """(h) Training continued from a ``state_dict`` is the uninterrupted training, exactly."""
         batches = [self._batch(self.rows, seed=seed)[0] for seed in range(6)]
         term = self._term()
-        _critic_steps(term, batches[:3])
+        critic_steps(term, batches[:3])
         torch.manual_seed(99)
         resumed = self._term(seed=98)
         resumed.load_state_dict(term.state_dict())
         values: list[Tensor] = []
         for one in (term, resumed):
             torch.manual_seed(5)
-            _critic_steps(one, batches[3:])
+            critic_steps(one, batches[3:])
             values.append(one(batches[0]).detach())
-        assert _equal(*values), f"resumed {values[1]}, uninterrupted {values[0]}"
-        _assert_same_state(_state(term), _state(resumed))
+        assert equal(*values), f"resumed {values[1]}, uninterrupted {values[0]}"
+        assert_same_state(state_of(term), state_of(resumed))
 
     def test_deterministic_given_the_seed(self) -> None:
         """All randomness is torch's: the same seed gives the same value and critic loss."""
@@ -339,7 +331,7 @@ class RegularizerContract:
             value = term(batch).detach()
             critic = isinstance(term, CriticRegularizer)
             values.append((value, term.critic_loss(batch).detach() if critic else value))
-        assert all(map(_equal, *values))
+        assert all(map(equal, *values))
 
     def test_other_batch(self) -> None:
         """``other`` may have more or fewer rows; its gradient flows in ``forward``."""
@@ -351,21 +343,21 @@ class RegularizerContract:
             assert torch.isfinite(value)
             if self.reads_other:
                 value.backward()
-                _assert_finite(leaves)
+                assert_finite(leaves)
                 continue
             torch.manual_seed(3)
-            assert _equal(value, term(batch)), "the value depends on other: reads_other = True?"
+            assert equal(value, term(batch)), "the value depends on other: reads_other = True?"
 
     def test_validate_accepts_a_sound_batch_and_names_nan(self) -> None:
         """``validate`` passes a sound batch and raises a ValueError that names a NaN variable."""
         term, batch, _ = self._case()
         term.validate(batch)
-        for name in _names(term):
+        for name in names_of(term):
             entry = batch[name]
             value = entry.value if isinstance(entry, Code) else entry
             bad = torch.full_like(value.detach(), float("nan"))
             broken = Code(bad, entry.q, entry.p) if isinstance(entry, Code) else bad
-            _assert_raises(
+            assert_raises(
                 lambda b=broken, n=name: term.validate({**batch, n: b}), name, ValueError
             )
 
@@ -379,7 +371,7 @@ class RegularizerContract:
         self, rows: int, *, dtype: torch.dtype = torch.float32, seed: int = 1
     ) -> tuple[dict[str, Code | Tensor], list[Tensor]]:
         torch.manual_seed(1000 + seed)
-        return self.batch(rows, dtype=dtype, generator=_generator(seed))
+        return self.batch(rows, dtype=dtype, generator=generator_of(seed))
 
     def _case(
         self, rows: int | None = None, dtype: torch.dtype = torch.float32
@@ -392,73 +384,3 @@ class RegularizerContract:
         if not isinstance(term, CriticRegularizer):
             raise unittest.SkipTest("the term has no critic")
         return term, batch, leaves
-
-
-def _zero(step: int | Tensor) -> Tensor:
-    return torch.zeros(())
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _names(term: Regularizer) -> list[str]:
-    return list(dict.fromkeys(name for v in term.variables for name in v.names))
-
-
-def _grads(parameters: Iterable[Tensor]) -> list[Tensor | None]:
-    return [None if p.grad is None else p.grad.clone() for p in parameters]
-
-
-def _state(term: Regularizer) -> dict[str, Tensor]:
-    return {name: entry.detach().clone() for name, entry in term.state_dict().items()}
-
-
-def _critic_steps(term: Regularizer, batches: Sequence[Batch]) -> None:
-    if not isinstance(term, CriticRegularizer):
-        return
-    optimizer = torch.optim.SGD(list(term.critic_parameters()), lr=0.05)
-    for batch in batches:
-        optimizer.zero_grad()
-        term.critic_loss(batch).backward()
-        optimizer.step()
-    optimizer.zero_grad()
-
-
-def _equal(a: Tensor | None, b: Tensor | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    return torch.equal(a, b)
-
-
-def _close(a: Tensor | None, b: Tensor | None) -> bool:
-    # A compiled graph may leave a zero where eager leaves None.
-    if a is None or b is None:
-        rest = b if a is None else a
-        return rest is None or not bool(rest.any())
-    return torch.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True)
-
-
-def _assert_finite(tensors: Iterable[Tensor]) -> None:
-    for grad in _grads(tensors):
-        assert grad is None or bool(torch.isfinite(grad).all()), "a gradient is not finite"
-
-
-def _assert_same_state(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
-    assert before.keys() == after.keys()
-    for name, entry in before.items():
-        assert torch.equal(entry, after[name]), f"{name} has moved"
-
-
-def _assert_raises(
-    call: Callable[[], object],
-    name: str,
-    kinds: type[Exception] | tuple[type[Exception], ...] = (TypeError, ValueError),
-) -> None:
-    try:
-        call()
-    except kinds as error:
-        found = re.search(rf"'[^' ]*\b{re.escape(name)}\b", str(error))
-        assert found, f"expected {name!r} in: {error}"
-        return
-    raise AssertionError(f"expected an error that names {name!r}, got none")

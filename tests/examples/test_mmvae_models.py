@@ -23,6 +23,8 @@ from mmvae.models import (
     one_hot,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = Preset(width=2, z=5, critic_width=7, critic_depth=2)
 
 
