@@ -113,13 +113,13 @@ def test_all_three_models(tmp_path, capsys):
 
 
 def test_two_attributes_and_resume(tmp_path, capsys):
-    options = ["--attributes", "Smiling", "Eyeglasses", "--model", "mmvae", "--alpha", "0.1"]
+    options = ["--attributes", "Smiling", "Eyeglasses", "--model", "mmvae", "--beta", "4"]
     assert start(tmp_path, *options) == 0
     first = capsys.readouterr().out
     before = results(tmp_path)
     assert before["attributes"] == ["Smiling", "Eyeglasses"]
     assert set(before["runs"][0]["swap"]) == {"Smiling", "Eyeglasses"}
-    assert before["runs"][0]["settings"]["alpha"] == 0.1 and 1.5 < before["entropy_bits"] < 2.0
+    assert before["runs"][0]["settings"]["beta"] == 4.0 and 1.5 < before["entropy_bits"] < 2.0
     assert set(pictures(tmp_path / "figures")) == {
         "comparison.png", "grid_mmvae.png", "loss_mmvae.png", "pairs_mmvae.png", "swap_mmvae.png",
         "scatter_mmvae_Eyeglasses.png", "scatter_mmvae_Smiling.png", "trend_mmvae.png",
@@ -136,7 +136,7 @@ def test_two_attributes_and_resume(tmp_path, capsys):
     assert before == after
 
     assert start(tmp_path, *options, "--resume", "--beta", "2.5") == 2
-    assert "beta: 5.0 then, 2.5 now" in capsys.readouterr().err
+    assert "beta: 4.0 then, 2.5 now" in capsys.readouterr().err
     assert start(tmp_path, *options, "--resume", "--epochs", "2", "--no-figures") == 0
     assert [row["epoch"] for row in results(tmp_path)["runs"][0]["history"]] == [1, 2]
 

@@ -135,8 +135,17 @@ def test_the_encoder_of_c_sees_the_image():
     assert ((one - encoder(torch.rand(8, 3, 64, 64), y)["c"].q.mean).abs() > 1e-4).any(1).all()
 
 
+def test_the_decoder_starts_without_c():
+    vae = build("r-cvae", TINY, 1, Weights(), 1.0).eval()
+    z, c = torch.randn(8, 5), torch.randn(8, 2)
+    assert torch.equal(vae.decode({"z": z, "c": c}), vae.decode({"z": z, "c": -c}))
+
+
 def test_the_decoder_sees_both_codes_and_c_in_every_layer():
     vae = build("r-cvae", TINY, 1, Weights(), 1.0).eval()
+    with torch.no_grad():  # as after training
+        for parameter in vae.decoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
     z, c = torch.randn(8, 5), torch.randn(8, 2)
     image = vae.decode({"z": z, "c": c})
     assert not torch.equal(image, vae.decode({"z": -z, "c": c}))
