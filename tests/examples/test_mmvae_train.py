@@ -23,6 +23,8 @@ from mmvae.train import Trainer, encode_all, train
 
 CPU = torch.device("cpu")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def data():
