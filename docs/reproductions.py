@@ -186,12 +186,31 @@ def _order(runs: list[dict[str, Any]], names: list[str], attributes: list[str]) 
         return [MODELS.get(n, n) for n in sorted(names, key=lambda n: value[n])]
 
     for quantity in ("I(z;y)", "I(z;c)"):
-        order = ranked(lambda run, q=quantity: run["mi_bits"][q]["mean"])
-        found.append(f"{quantity} " + " < ".join(order))
+        key = lambda run, q=quantity: run["mi_bits"][q]["mean"]  # noqa: E731
+        found.append(f"{quantity} " + " < ".join(ranked(key)) + _agreement(runs, names, key))
     for attribute in attributes:
-        order = ranked(lambda run, a=attribute: run["swap"][a]["accuracy"])
-        found.append(f"swap {attribute} " + " < ".join(order))
+        key = lambda run, a=attribute: run["swap"][a]["accuracy"]  # noqa: E731
+        order = " < ".join(ranked(key))
+        found.append(f"swap {attribute} {order}" + _agreement(runs, names, key))
     return found
+
+
+def _agreement(
+    runs: list[dict[str, Any]], names: list[str], key: Callable[[dict[str, Any]], float]
+) -> str:
+    """In how many seeds the order of the means is the order of that seed."""
+    seeds = sorted({run["settings"]["seed"] for run in runs})
+    if len(seeds) < 2:
+        return ""
+
+    def order(own: list[dict[str, Any]]) -> list[str]:
+        return sorted(names, key=lambda n: mean(key(run) for run in own if run["name"] == n))
+
+    same = [
+        order([run for run in runs if run["settings"]["seed"] == seed]) == order(runs)
+        for seed in seeds
+    ]
+    return f" (so in {sum(same)} of {len(seeds)} seeds)"
 
 
 def accuracy_section(path: Path) -> str:
