@@ -200,7 +200,8 @@ def _agreement(
 ) -> str:
     """In how many seeds the order of the means is the order of that seed."""
     seeds = sorted({run["settings"]["seed"] for run in runs})
-    if len(seeds) < 2:
+    pairs = {(run["name"], run["settings"]["seed"]) for run in runs}
+    if len(seeds) < 2 or len(pairs) < len(names) * len(seeds):
         return ""
 
     def order(own: list[dict[str, Any]]) -> list[str]:

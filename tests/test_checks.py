@@ -119,3 +119,30 @@ def test_helpers():
         check_varies("t", "z", Z[:1])
     with pytest.raises(ValueError, match="'z' to vary over the batch, got 4 equal rows"):
         check_varies("t", "z", torch.ones(4, 2))
+
+
+def test_a_slice_beyond_the_width_is_named():
+    z = {"z": torch.zeros(4, 3)}
+    assert Variable("z[:3]", "t").values(z).shape == (4, 3)
+    with pytest.raises(ValueError, match=r"'z\[:20\]' inside of 'z' of width 3"):
+        Variable("z[:20]", "t").values(z)
+
+
+def test_a_variable_may_be_called_term():
+    import vaereg
+
+    z = vaereg.gaussian(torch.zeros(4, 4))
+    assert float(vaereg.KL("term")({"term": z})) == 0.0
+
+
+def test_a_part_of_a_code_with_a_shared_prior():
+    from torch.distributions import Independent, Normal
+
+    import vaereg
+
+    q = Independent(Normal(torch.ones(4, 3), torch.ones(4, 3)), 1)
+    p = Independent(Normal(torch.zeros(3), torch.ones(3)), 1)
+    code = vaereg.Code(torch.zeros(4, 3), q, p)
+    assert float(vaereg.KL("z[:2]")({"z": code})) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="expected code 'z' with a posterior"):
+        vaereg.KL("z")({"z": vaereg.Code(torch.zeros(4, 7), q, p)})

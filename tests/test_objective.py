@@ -282,7 +282,7 @@ def test_critic_optimizer_per_term():
 def test_critic_step_moves_critics_only_and_leaves_no_gradient():
     batch, mean = case()
     total = Total("z")
-    objective = vaereg.Objective(leak=(-3.0, mine()), total=total)
+    objective = vaereg.Objective(leak=(-3.0, mine()), sum=total)
     optimizer = objective.critic_optimizer(torch.optim.SGD, lr=0.05)
     center = total.center.clone()
     losses = [objective.critic_step(batch, optimizer).values["leak"] for _ in range(200)]
@@ -354,11 +354,11 @@ def test_validate_messages():
 
 def test_state_dict_round_trip():
     batch, _ = case()
-    objective = vaereg.Objective(leak=mine(), total=Total("z"))
+    objective = vaereg.Objective(leak=mine(), sum=Total("z"))
     optimizer = objective.critic_optimizer(torch.optim.Adam, lr=1e-2)
     for _ in range(3):
         objective.critic_step(batch, optimizer)
-    again = vaereg.Objective(leak=mine(), total=Total("z"))
+    again = vaereg.Objective(leak=mine(), sum=Total("z"))
     again.load_state_dict(objective.state_dict())
     resumed = again.critic_optimizer(torch.optim.Adam, lr=1e-2)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))

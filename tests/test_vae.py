@@ -368,3 +368,28 @@ def test_a_decoder_that_drops_a_code_is_refused():
     vae = vaereg.VAE(TwoCodes(), OnlyZ(), objective, likelihood="gaussian")
     with pytest.raises(ValueError, match=r"leaves out \['c'\]"):
         vae(torch.randn(3, 8))
+
+
+def test_a_network_given_as_a_term_is_not_trained():
+    class Distance(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(6, 4)
+
+        def forward(self, batch):
+            return (self.net(batch["x"]) - self.net(batch["x_hat"])).square().sum(1).mean()
+
+    distance = Distance()
+    objective = vaereg.Objective(kl=vaereg.KL("z"), distance=distance)
+    vae = vaereg.VAE(nn.Linear(6, 4), nn.Linear(2, 6), objective, likelihood="gaussian")
+    assert not {id(p) for p in distance.parameters()} & {id(p) for p in vae.main_parameters()}
+    assert vae(torch.rand(8, 6)).report.values["distance"] > 0
+
+
+def test_evaluation_of_a_single_row_is_no_error():
+    objective = vaereg.Objective(
+        kl=vaereg.KL("z"), leak=vaereg.MINE("z", "y", critic=critics.mlp(4, 1))
+    )
+    vae = vaereg.VAE(nn.Linear(6, 4), nn.Linear(2, 6), objective, likelihood="gaussian").eval()
+    out = vae(torch.rand(1, 6), y=vaereg.labels(torch.tensor([1]), 2))
+    assert out.report.scalars()["leak"] == 0.0

@@ -140,7 +140,11 @@ class Variable:
                 found.append(entry)
                 continue
             self._check_index(name, index, entry.value)
-            q, p = slice_event(entry.q, index), slice_event(entry.p, index)
+            prior = entry.p
+            if prior is not None and entry.q is not None and not prior.batch_shape:
+                # A prior shared by all rows has no batch dimension to keep while slicing.
+                prior = cast(Any, prior).expand(entry.q.batch_shape)
+            q, p = slice_event(entry.q, index), slice_event(prior, index)
             if q is None or p is None:
                 raise TypeError(
                     f"{self.term}: expected a factorised posterior and prior to take a part of "
@@ -155,7 +159,11 @@ class Variable:
         if isinstance(index, list):
             inside = all(-width <= i < width for i in index)  # pyright: ignore
         elif isinstance(index, slice):
-            inside = len(range(*index.indices(width))) > 0
+            bounds = cast("list[int | None]", [index.start, index.stop])
+            ends = [end for end in bounds if end is not None]
+            # Python clips a slice that runs over the end; here it is a mistake to be named.
+            inside = len(range(*cast("slice", index).indices(width))) > 0
+            inside = inside and all(-width <= end <= width for end in ends)
         else:
             return
         if not inside:
@@ -172,6 +180,8 @@ def _check_rows(term: str, name: str, code: Code) -> None:
     try:
         joint = tuple(cast(Any, torch.broadcast_shapes(posterior, prior)))
         fits = joint == tuple(posterior) and posterior[:1] == rows
+        if len(posterior) == code.value.ndim:
+            fits = fits and posterior == code.value.shape
     except RuntimeError:
         fits = False
     if not fits:
@@ -186,7 +196,7 @@ def variables_text(*specs: Spec) -> str:
     return ",".join(s if isinstance(s, str) else "+".join(map(str, s)) for s in specs)
 
 
-def same_rows(term: str, **tensors: Tensor) -> None:
+def same_rows(term: str, /, **tensors: Tensor) -> None:
     """Raise unless all tensors have as many rows.
 
     Raises:

@@ -13,11 +13,28 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vaereg.codes import Batch
 from vaereg.regularizer import CriticRegularizer, Regularizer
 
-_SYNCS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2")
+_SYNCS = {
+    "_local_scalar_dense",
+    "_unique",
+    "_unique2",
+    "allclose",
+    "bincount",
+    "equal",
+    "masked_select",
+    "nonzero",
+    "repeat_interleave",
+    "unique_consecutive",
+    "unique_dim",
+}
+_INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 
 class NoSync(TorchDispatchMode):
     """Raises on operations that make the host wait for the device, such as ``.item()``.
+
+    It sees operators: ``.item()``, ``bool()``, ``nonzero``, ``unique``, a boolean mask as
+    index.
+    It cannot see ``.tolist()``, ``.numpy()`` and ``.cpu()`` of a tensor on the CPU.
 
     Example:
         >>> with NoSync():
@@ -29,7 +46,11 @@ class NoSync(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation unless it synchronises."""
         name = func._schema.name
-        if name.removeprefix("aten::") in _SYNCS:
+        short = name.removeprefix("aten::")
+        masked = short in _INDEXING and any(
+            i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]
+        )
+        if short in _SYNCS or masked:
             raise AssertionError(f"expected no device synchronisation, got {name}")
         return func(*args, **(kwargs or {}))
 

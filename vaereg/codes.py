@@ -73,6 +73,8 @@ def gaussian(
     .. math:: z = \mu + \sigma \epsilon, \quad \epsilon \sim \mathcal N(0, I), \quad
         q(z \mid x) = \mathcal N(\mu, \operatorname{diag} \sigma^2)
 
+    In float32 the KL and its gradient are finite for log-variances above about -170.
+
     Args:
         params: A tensor ``(B, 2 D, ...)`` whose halves along dim 1 are mean and log-variance; or a
             ``(mean, logvar)`` pair; or a mapping with ``mean`` and ``logvar``; or the mean alone

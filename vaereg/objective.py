@@ -163,7 +163,8 @@ class Objective(nn.Module):
         r"""The weighted total and the value of each term; never puts a gradient on a critic.
 
         A term of weight 0 is evaluated without a graph and reported; it contributes nothing to the
-        total, not even :math:`0 \cdot \infty`.
+        total, not even :math:`0 \cdot \infty`. (A weight that is a tensor cannot be compared
+        with 0 without a device transfer: there the value is masked, an infinite gradient is not.)
 
         Args:
             batch: The named variables.

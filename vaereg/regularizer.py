@@ -177,6 +177,9 @@ class CriticRegularizer(Regularizer):
 class FunctionTerm(Regularizer):
     """A callable ``batch -> scalar tensor`` as a term, e.g. a reconstruction loss.
 
+    A module given as the callable is used as it is: it is neither trained nor moved nor saved with
+    the objective.
+
     Args:
         function: The callable.
 
@@ -187,10 +190,13 @@ class FunctionTerm(Regularizer):
     """
 
     unit = "its own"
+    function: Callable[[Mapping[str, Code | Tensor]], Tensor]
 
     def __init__(self, function: Callable[[Mapping[str, Code | Tensor]], Tensor]) -> None:
         super().__init__()
-        self.function = function
+        # Not registered: a network given as a term stays its owner's, and is not trained with the
+        # priors (which it would be as a submodule).
+        object.__setattr__(self, "function", function)
         self.name = getattr(function, "__name__", type(function).__name__)
 
     def forward(

@@ -277,8 +277,8 @@ class VAE(nn.Module):
     ) -> VAEOutput:
         """One pass: encode, decode, negative log-likelihood, objective.
 
-        The first batch's values are validated, and ``out.report.scalars()`` validates the batch
-        when a value is not finite.
+        In training mode the first batch's values are validated, and ``out.report.scalars()``
+        validates the batch when a value is not finite.
 
         Args:
             x: Data, ``(B, *event)``.
@@ -302,7 +302,7 @@ class VAE(nn.Module):
         x_hat = self._mean(output)
         batch: dict[str, Code | Tensor] = {"x": x, **observed, **codes, "x_hat": x_hat}
         if not torch.compiler.is_compiling():
-            if not self._validated:
+            if self.training and not self._validated:
                 self.objective.validate(batch)
                 self._validated = True
             self._prior_shapes = {n: tuple(v.shape[1:]) for n, v in values.items()}

@@ -127,8 +127,8 @@ def estimate_mi(
     Args:
         a: First variable, a tensor or array ``(N,)`` or ``(N, *)``.
         b: Second variable. For ``mine`` as ``a``, labels one-hot; for ``classifier`` integer
-            labels ``(N,)`` or one-hot labels ``(N, C)``. A missing label is -1 or a row of zeros:
-            the row is dropped.
+            labels ``(N,)`` or one-hot labels ``(N, C)``, where a missing label is -1 or a row of
+            zeros, and the row is dropped. ``mine`` cannot know a label: drop such rows first.
         method: ``"mine"`` or ``"classifier"``.
         critic: Makes a *fresh* critic: for ``mine`` from the widths of ``a`` and ``b``, a module
             of one (concatenated) or two arguments, with a method ``all_pairs`` if it can score

@@ -105,8 +105,14 @@ class KL(_CodeTerm):
     def diagnostics(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> dict[str, Tensor]:
-        """``per_dimension``, and ``active``: the number of dimensions above 0.01 nats."""
-        dimensions = self.per_dimension(batch)
+        """``per_dimension``, and ``active``: the number of dimensions above 0.01 nats.
+
+        Empty where posterior and prior do not factorise.
+        """
+        try:
+            dimensions = self.per_dimension(batch)
+        except TypeError:
+            return {}
         return {"per_dimension": dimensions, "active": (dimensions > 0.01).sum()}
 
 

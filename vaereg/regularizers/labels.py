@@ -89,7 +89,7 @@ class AdversarialClassifier(CriticRegularizer):
                 f"{self.name}: expected label {label.text!r} of shape (B, C), got "
                 f"{tuple(y.shape)}; turn several labels into one joint label"
             )
-        check_width(self.name, [(code.text, z[0].numel())], input_width(critic))
+        check_width(self.name, [(code.text, z.shape[1:].numel())], input_width(critic))
         read: Callable[..., Tensor] = frozen(critic) if freeze else critic
         logits = read(z.flatten(1))
         if logits.shape != y.shape:

@@ -62,7 +62,9 @@ class _PairTerm(CriticRegularizer):
         return joint, marginal
 
     def _call(self, critic: Callable[..., Any], a: Tensor, b: Tensor) -> Tensor:
-        widths = [(v.text, t[0].numel()) for v, t in zip(self.variables, (a, b), strict=True)]
+        widths = [
+            (v.text, t.shape[1:].numel()) for v, t in zip(self.variables, (a, b), strict=True)
+        ]
         if isinstance(self.critic, Separable):
             wanted = (input_width(self.critic.a), input_width(self.critic.b))
             for own, want in zip(widths, wanted, strict=True):
@@ -135,6 +137,15 @@ class MINE(_PairTerm):
         self.register_buffer("log_average", torch.tensor(float("-inf")))
         self.register_buffer("weight", torch.tensor(0.0))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MINE:
+        """Move with the module, but stay in float32 at least: 0.99 is no number in bfloat16."""
+        super()._apply(fn, recurse)
+        self.log_average = self.log_average.to(
+            torch.promote_types(self.log_average.dtype, torch.float32)
+        )
+        self.weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+        return self
+
     def _average(self, product: Tensor) -> tuple[Tensor, Tensor]:
         log_batch = log_mean_exp(product.detach())
         log_average = self.log_average.to(log_batch)
@@ -178,10 +189,11 @@ class MINE(_PairTerm):
         if isinstance(scores, Tensor):
             return {}
         joint, product = scores
+        log_average, weight = self._average(product)
         return {
             "joint": joint.mean().detach(),
             "log_partition": log_mean_exp(product.detach()),
-            "log_average": self.log_average - self.weight.log(),
+            "log_average": log_average - weight.log(),
         }
 
 
