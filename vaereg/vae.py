@@ -267,6 +267,18 @@ class VAE(nn.Module):
             )
         return nll.mean() if nll.ndim else nll
 
+    def _validate_first(self, batch: Mapping[str, Code | Tensor]) -> None:
+        """Validate once: the first training batch, unless a batch of an evaluation passed before.
+
+        In evaluation a lone row or a single class is no mistake, so nothing is raised there.
+        """
+        try:
+            self.objective.validate(batch)
+            self._validated = True
+        except ValueError:
+            if self.training:
+                raise
+
     def forward(
         self,
         x: Tensor,
@@ -302,9 +314,8 @@ class VAE(nn.Module):
         x_hat = self._mean(output)
         batch: dict[str, Code | Tensor] = {"x": x, **observed, **codes, "x_hat": x_hat}
         if not torch.compiler.is_compiling():
-            if self.training and not self._validated:
-                self.objective.validate(batch)
-                self._validated = True
+            if not self._validated:
+                self._validate_first(batch)
             self._prior_shapes = {n: tuple(v.shape[1:]) for n, v in values.items()}
             self._standard = {n for n, c in codes.items() if isinstance(c.p, StandardNormal)}
         nll = self._nll(output, x)
