@@ -151,9 +151,9 @@ class Decoder(nn.Module):
     def _start_without_c(self, z: int, c: int) -> None:
         """Initialise all weights on c with 0, so that the decoder takes c up only as it helps.
 
-        c of a present attribute has standard deviation 1. Through random weights this noise costs
-        hundreds of nats of reconstruction in the first steps, and the encoder answers by drawing
-        c towards 0, away from its prior, whatever the label.
+        c of a present attribute has standard deviation 1. Through random weights this noise
+        disturbs the first reconstructions, and the encoder was seen to answer by drawing c towards
+        0, away from its prior, whatever the label.
         """
         linear = self.first[0]
         assert isinstance(linear, nn.Linear)
