@@ -214,6 +214,175 @@ class TestClassifierCrossEntropy(Classifier):
     loss = "cross_entropy"
 
 
+class TestMINEAllPairs(TwoCodes):
+    """All pairs of a critic that has no ``all_pairs``."""
+
+    def make(self):
+        return vaereg.MINE("z", "w", critic=critics.mlp(5, 1, width=8), pairs="all")
+
+
+class TestMINEShift(TwoCodes):
+    """One product row of a critic that has ``all_pairs``."""
+
+    def make(self):
+        critic = critics.separable(3, 2, embedding=4, width=8, spectral_norm=True)
+        return vaereg.MINE("z", "w", critic=critic, pairs="shift")
+
+
+class TestJSDConcatenatedSpectral(TwoCodes):
+    def make(self):
+        critic = critics.concatenated(3, 2, width=8, spectral_norm=True)
+        return vaereg.JSD("z", "w", critic=critic)
+
+
+class TestJSDAllPairsOfPairCritic(TwoCodes):
+    checks_width = False
+
+    def make(self):
+        return vaereg.JSD("z", "w", critic=Bilinear(), pairs="all")
+
+
+class TestNWJ(PairImages, CodeAndLabel):
+    kind = vaereg.NWJ
+
+    def make(self):
+        return vaereg.NWJ("z", "y", critic=critics.mlp(5, 1, width=8))
+
+
+class TestNWJSeparable(TwoCodes):
+    def make(self):
+        return vaereg.NWJ("z", "w", critic=critics.separable(3, 2, embedding=4, width=8))
+
+
+class TestNWJBeyondTheKnee(TwoCodes):
+    def make(self):
+        return vaereg.NWJ("z", "w", critic=critics.mlp(5, 1, width=8), knee=1.0, pairs="all")
+
+
+class TestInfoNCE(PairImages, CodeAndLabel):
+    kind = vaereg.InfoNCE
+
+    def make(self):
+        return vaereg.InfoNCE("z", "y", critic=critics.mlp(5, 1, width=8))
+
+
+class TestInfoNCESeparable(TwoCodes):
+    def make(self):
+        critic = critics.separable(3, 2, embedding=4, width=8, layer_norm=True)
+        return vaereg.InfoNCE("z", "w", critic=critic)
+
+
+class TestInfoNCEConcatenatedSpectral(TwoCodes):
+    def make(self):
+        critic = critics.concatenated(3, 2, width=8, activation="gelu", spectral_norm=True)
+        return vaereg.InfoNCE("z", "w", critic=critic)
+
+
+class TestSMILE(PairImages, CodeAndLabel):
+    kind = vaereg.SMILE
+
+    def make(self):
+        return vaereg.SMILE("z", "y", critic=critics.mlp(5, 1, width=8))
+
+
+class TestSMILEConcatenated(TwoCodes):
+    def make(self):
+        return vaereg.SMILE("z", "w", critic=critics.concatenated(3, 2, width=8), clip=1.0)
+
+
+class TestSMILEShiftSpectral(TwoCodes):
+    def make(self):
+        critic = critics.mlp(5, 1, width=8, spectral_norm=True)
+        return vaereg.SMILE("z", "w", critic=critic)
+
+
+class TestCLUBGaussian(TwoCodes):
+    def make(self):
+        return vaereg.CLUB("z", "w", critic=critics.mlp(3, 4, width=8))
+
+    def image_case(self, rows, *, dtype, generator):
+        mean, logvar = gaussian_leaves(rows, (2, 3, 3), dtype, generator)
+        other = torch.randn(rows, 1, 2, 2, dtype=dtype, generator=generator).requires_grad_()
+        batch = {"z": vaereg.gaussian((mean, logvar)), "w": vaereg.deterministic(other)}
+        return vaereg.CLUB("z", "w", critic=nn.Linear(18, 8)), batch, [mean, logvar, other]
+
+
+class TestCLUBGaussianSpectralAndNarrow(TwoCodes):
+    def make(self):
+        critic = critics.mlp(3, 4, width=8, spectral_norm=True)
+        return vaereg.CLUB("z", "w", critic=critic, logvar_range=(-0.1, 0.1))
+
+
+class Convolution(nn.Module):
+    """A critic of an image, as it is."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.map = nn.Conv2d(2, outputs, 3)
+
+    def forward(self, x):
+        return self.map(x).flatten(1)
+
+
+class TestCLUBCategorical(CodeAndLabel):
+    def make(self):
+        critic = critics.mlp(3, self.classes, width=8)
+        return vaereg.CLUB("z", "y", critic=critic, family="categorical")
+
+    def image_case(self, rows, *, dtype, generator):
+        mean, logvar = gaussian_leaves(rows, (2, 3, 3), dtype, generator)
+        y = vaereg.labels(torch.arange(rows) % 2, 2).to(dtype)
+        term = vaereg.CLUB("z", "y", critic=Convolution(2), family="categorical")
+        return term, {"z": vaereg.gaussian((mean, logvar)), "y": y}, [mean, logvar]
+
+
+class TestVariationalMI(CodeAndLabel):
+    reads_other = False
+    options = {}  # noqa: RUF012
+
+    def make(self):
+        critic = critics.mlp(3, self.classes, width=8)
+        return vaereg.VariationalMI("y", given="z", critic=critic, **self.options)
+
+    def image_case(self, rows, *, dtype, generator):
+        mean, logvar = gaussian_leaves(rows, (2, 3, 3), dtype, generator)
+        y = vaereg.labels(torch.arange(rows) % 2, 2).to(dtype)
+        term = vaereg.VariationalMI("y", given="z", critic=Convolution(2), **self.options)
+        return term, {"z": vaereg.gaussian((mean, logvar)), "y": y}, [mean, logvar]
+
+
+class TestVariationalMIWithoutEntropy(TestVariationalMI):
+    options = {"entropy": "none"}  # noqa: RUF012
+
+
+class TestVariationalMIKnownProbabilities(TestVariationalMI):
+    options = {"probabilities": torch.tensor([0.3, 0.7])}  # noqa: RUF012
+
+
+class RelaxedCode(RegularizerContract):
+    """A code with an exact categorical posterior, and an image made of it."""
+
+    reads_other = False
+    entropy = "detached"
+
+    def make(self):
+        critic = critics.mlp(5, 3, width=8, spectral_norm=True)
+        return vaereg.VariationalMI("c", given="x", critic=critic, entropy=self.entropy)
+
+    def batch(self, rows, *, dtype, generator):
+        logits = torch.randn(rows, 3, dtype=dtype, generator=generator).requires_grad_()
+        x = torch.randn(rows, 5, dtype=dtype, generator=generator).requires_grad_()
+        return {"c": vaereg.categorical(logits, 0.5), "x": x}, [logits, x]
+
+
+class TestVariationalMIOfCode(RelaxedCode):
+    pass
+
+
+class TestVariationalMIOfCodeTrainedEntropy(RelaxedCode):
+    entropy = "trained"
+
+
 class MissingLabels(Classifier):
     """Every other label is missing, the first among them: a batch of one has no labelled row."""
 
@@ -223,6 +392,24 @@ class MissingLabels(Classifier):
         batch, leaves = super().batch(rows, dtype=dtype, generator=generator)
         y = torch.where(torch.arange(rows) % 2 == 0, -1, torch.arange(rows) % self.classes)
         return {**batch, "y": vaereg.labels(y, self.classes).to(dtype)}, leaves
+
+
+class TestVariationalMIMissing(MissingLabels):
+    def make(self):
+        return vaereg.VariationalMI("y", given="z", critic=critics.mlp(3, 3, width=8))
+
+    image_case = TestVariationalMI.image_case
+    options = {}  # noqa: RUF012
+
+
+class TestCLUBMissing(MissingLabels):
+    reads_other = True
+
+    def make(self):
+        critic = critics.mlp(3, 3, width=8)
+        return vaereg.CLUB("z", "y", critic=critic, family="categorical")
+
+    image_case = TestCLUBCategorical.image_case
 
 
 class TestClassifierMissing(MissingLabels):

@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from vaereg import critics
-from vaereg.critics import check_critic, frozen, input_width, pair_scores, takes_pair
+from vaereg.critics import (
+    AllPairs,
+    check_critic,
+    frozen,
+    input_width,
+    pair_scores,
+    read_input,
+    takes_pair,
+)
 
 
 class Tied(nn.Module):
@@ -147,3 +155,118 @@ def test_check_critic():
     for norm in (nn.BatchNorm1d(2), nn.SyncBatchNorm(2), nn.LazyBatchNorm1d()):
         with pytest.raises(ValueError, match=r"without batch normalisation.*'1'"):
             check_critic(nn.Sequential(nn.Linear(2, 2), norm), "t")
+
+
+# ---- all pairs
+
+
+PAIRS = {
+    "concatenated": lambda **keys: critics.concatenated(3, 5, width=7, **keys),
+    "concatenated, linear": lambda **keys: critics.concatenated(3, 5, width=7, depth=0, **keys),
+    "concatenated, deep": lambda **keys: critics.concatenated(3, 5, width=7, depth=3, **keys),
+    "separable": lambda **keys: critics.separable(3, 5, embedding=4, width=7, **keys),
+}
+OPTIONS = {
+    "plain": {},
+    "gelu": {"activation": "gelu"},
+    "layer norm": {"layer_norm": True},
+    "spectral norm": {"spectral_norm": True},
+    "both norms": {"spectral_norm": True, "layer_norm": True, "activation": "tanh"},
+}
+
+
+def loop_over_pairs(critic, a, b):
+    """One pair at a time, through the critic's own forward, in evaluation mode."""
+    critic = copy.deepcopy(critic).eval()
+    return torch.stack([torch.cat([critic(x[None], y[None]) for y in b]) for x in a])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("kind", PAIRS)
+def test_all_pairs_are_the_loop_over_pairs(kind, options):
+    critic = PAIRS[kind](**OPTIONS[options]).double().eval()
+    a, b = torch.randn(4, 3, 1).double(), torch.randn(6, 5).double()
+    table = critic.all_pairs(a, b)
+    assert table.shape == (4, 6)
+    torch.testing.assert_close(table, loop_over_pairs(critic, a, b), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(AllPairs(critic)(a, b), table)
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_spectral_norm_moves_once_a_call_and_alike(kind):
+    """In training mode each reading of a weight is a step of its power iteration."""
+    one = PAIRS[kind](spectral_norm=True).double().train()
+    two, read = copy.deepcopy(one), []
+    for name, module in one.named_modules():
+        if isinstance(module, nn.utils.parametrizations._SpectralNorm):
+            module.register_forward_hook(lambda *_, name=name: read.append(name))
+    a, b = torch.randn(4, 3).double(), torch.randn(4, 5).double()
+    table = one.all_pairs(a, b)
+    assert len(read) == len(set(read)) > 0
+    aligned = two(a, b)
+    torch.testing.assert_close(table.diagonal(), aligned, rtol=1e-10, atol=1e-10)
+    for (name, first), second in zip(one.named_buffers(), two.buffers(), strict=True):
+        assert torch.equal(first, second), name
+    if kind != "concatenated, linear":  # there a matrix of one row converges at once
+        assert not torch.equal(one.all_pairs(a, b), table)
+
+
+def test_all_pairs_of_any_critic():
+    a, b = torch.randn(4, 3), torch.randn(6, 3)
+    for critic in (nn.Linear(6, 1), nn.Bilinear(3, 3, 1)):
+        pair = takes_pair(critic)
+        table = AllPairs(critic)(a, b)
+        for i in range(4):
+            row = pair_scores(critic, a[i].expand(6, 3), b, pair=pair)
+            torch.testing.assert_close(table[i], row)
+    bad = critics.separable(3, 3)
+    bad.all_pairs = lambda a, b: torch.zeros(4)
+    with pytest.raises(ValueError, match=r"all_pairs to return shape \(4, 6\), got \(4,\)"):
+        AllPairs(bad)(a, b)
+    half = AllPairs(critics.separable(3, 3).bfloat16())(a.bfloat16(), b.bfloat16())
+    assert half.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_frozen_serves_all_pairs(kind):
+    critic = PAIRS[kind](spectral_norm=True)
+    before = {name: entry.clone() for name, entry in critic.state_dict().items()}
+    a, b = torch.randn(4, 3, requires_grad=True), torch.randn(6, 5, requires_grad=True)
+    again = [t.detach().clone().requires_grad_() for t in (a, b)]
+    table = frozen(AllPairs(critic))(a, b)
+    table.square().sum().backward()
+    assert all(p.grad is None and p.requires_grad for p in critic.parameters())
+    for name, entry in critic.state_dict().items():
+        assert torch.equal(entry, before[name]), name
+    plain = critic.all_pairs(*again)
+    plain.square().sum().backward()
+    torch.testing.assert_close(table, plain)
+    for one, two in zip((a, b), again, strict=True):
+        torch.testing.assert_close(one.grad, two.grad)
+        assert one.grad.abs().sum() > 0
+
+
+def test_widths_of_pair_critics():
+    assert critics.separable(3, 5).widths == (3, 5)
+    assert critics.Separable(nn.Identity(), nn.Linear(5, 2)).widths == (None, 5)
+    assert critics.concatenated(3, 5).widths == (3, 5)
+
+
+def test_concatenated_refuses():
+    with pytest.raises(ValueError, match="b_features >= 1, got 0"):
+        critics.concatenated(3, 0)
+    for network in (nn.Linear(4, 1), nn.Sequential(), nn.Sequential(nn.ReLU())):
+        with pytest.raises(TypeError, match=r"Sequential that starts with a torch.nn.Linear"):
+            critics.Concatenated(network, 2)
+    for a_features in (0, 4):
+        with pytest.raises(ValueError, match="0 < a_features < 4"):
+            critics.Concatenated(nn.Sequential(nn.Linear(4, 1)), a_features)
+    hooked = nn.Sequential(nn.utils.spectral_norm(nn.Linear(4, 1)))
+    with pytest.raises(ValueError, match=r"without hooks.*parametrizations.spectral_norm"):
+        critics.Concatenated(hooked, 2)
+
+
+def test_read_input():
+    image = torch.zeros(2, 3, 4, 4)
+    assert read_input(critics.mlp(48, 1), image).shape == (2, 48)
+    assert read_input(nn.Conv2d(3, 1, 3), image) is image

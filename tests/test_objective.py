@@ -389,3 +389,72 @@ def test_only_takes_a_single_name():
     )
     z = vaereg.gaussian(torch.zeros(4, 4))
     assert list(objective({"z": z}, only="kl").values) == ["kl"]
+
+
+class Pull(vaereg.CriticRegularizer):
+    """A critic loss whose gradient is ``slope`` in every parameter of the critic."""
+
+    def __init__(self, name, critic, slope):
+        super().__init__(name, critic=critic)
+        self.slope = slope
+
+    def forward(self, batch, *, other=None, step=0):
+        return self.variables[0].values(batch).sum() * 0.0
+
+    def critic_loss(self, batch, *, other=None, step=0):
+        return self.slope * sum(p.sum() for p in self.critic.parameters())
+
+
+def moved(objective, max_norm):
+    """How far one step of plain descent at rate 1 moves the critic of each term."""
+    optimizer = objective.critic_optimizer(torch.optim.SGD, lr=1.0)
+    before = copy.deepcopy(objective)
+    with NoSync():
+        objective.critic_step({"z": torch.zeros(2, 1)}, optimizer, max_norm=max_norm)
+    return [
+        math.sqrt(
+            sum(
+                (p - q).square().sum().item()
+                for p, q in zip(
+                    objective[name].critic.parameters(),
+                    before[name].critic.parameters(),
+                    strict=True,
+                )
+            )
+        )
+        for name in objective
+    ]
+
+
+def test_critic_gradients_are_clipped_term_by_term():
+    """Four parameters of slope 5, 0.1 and 3: norms 10, 0.2 and 6, clipped at 1 each."""
+
+    def make():
+        return vaereg.Objective(
+            **{f"t{i}": Pull("z", nn.Linear(3, 1), s) for i, s in enumerate((5.0, 0.1, 3.0))}
+        )
+
+    assert moved(make(), None) == pytest.approx([10.0, 0.2, 6.0], rel=1e-4)
+    assert moved(make(), 1.0) == pytest.approx([1.0, 0.2, 1.0], rel=1e-4)
+
+
+def test_a_shared_critic_is_clipped_once_and_by_the_sum_of_its_gradients():
+    shared = nn.Linear(3, 1)
+    objective = vaereg.Objective(
+        a=Pull("z", shared, 5.0), b=Pull("z", shared, -4.6), c=Pull("z", nn.Linear(3, 1), 5.0)
+    )
+    # The sum of the two slopes is 0.4, a norm of 0.8: nothing to clip.
+    assert moved(objective, 1.0) == pytest.approx([0.8, 0.8, 1.0], rel=1e-4)
+    both = vaereg.Objective(a=Pull("z", shared, 5.0), b=Pull("z", shared, 5.0))
+    assert moved(both, 1.0) == pytest.approx([1.0, 1.0], rel=1e-4)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, -1.0, math.nan])
+def test_max_norm_is_positive(max_norm):
+    objective = vaereg.Objective(leak=mine())
+    optimizer = objective.critic_optimizer(torch.optim.SGD, lr=1.0)
+    with pytest.raises(ValueError, match="expected max_norm > 0, got"):
+        objective.critic_step(case()[0], optimizer, max_norm=max_norm)
+    kl_only = vaereg.Objective(kl=vaereg.KL("z"))
+    empty = kl_only.critic_optimizer(torch.optim.SGD, lr=1.0)
+    kl_only.critic_step(case()[0], empty, max_norm=1.0)

@@ -17,6 +17,7 @@ __all__ = [
     "Spec",
     "Variable",
     "check_finite",
+    "check_one_hot",
     "check_varies",
     "check_width",
     "same_rows",
@@ -259,4 +260,27 @@ def check_varies(term: str, name: str, tensor: Tensor) -> None:
         raise ValueError(
             f"{term}: expected variable {name!r} to vary over the batch, got {flat.shape[0]} "
             "equal rows (a batch of one class?)"
+        )
+
+
+def check_one_hot(term: str, name: str, y: Tensor) -> None:
+    """Raise unless a label's rows sum to 1, or 0 where missing, and two classes are present at
+    least. Reads values: a device transfer.
+
+    Raises:
+        ValueError: Naming the label and what is wrong with it.
+    """
+    y = y.detach()
+    total = y.sum(1)
+    sound = (y >= 0).all(1) & (((total - 1.0).abs() < 1e-4) | (total == 0))
+    if not bool(sound.all()):
+        raise ValueError(
+            f"{term}: expected rows of label {name!r} that sum to 1 (or 0 where missing), got "
+            f"{int((~sound).sum())} others; see vaereg.labels"
+        )
+    present = int((y.sum(0) > 0).sum())
+    if present < 2:
+        raise ValueError(
+            f"{term}: expected at least two classes of label {name!r} in the batch, got {present} "
+            f"among {int((total > 0).sum())} labelled rows"
         )

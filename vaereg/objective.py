@@ -233,6 +233,7 @@ class Objective(nn.Module):
         other: Batch | None = None,
         step: int | Tensor = 0,
         only: str | Iterable[str] | None = None,
+        max_norm: float | None = None,
     ) -> Report:
         """One fitting step of the critics: zero the gradients, loss, backward, step.
 
@@ -245,28 +246,43 @@ class Objective(nn.Module):
             other: An independent second minibatch.
             step: The training step.
             only: Name or names of the terms whose critics are fitted.
+            max_norm: Clip the gradient of each term's critic to this Euclidean norm. Critics are
+                independent, so each is clipped by itself; one that several terms share is clipped
+                once, as a part of the first. Default: no clipping.
 
         Returns:
             The report of :meth:`critic_loss`.
+
+        Raises:
+            ValueError: If ``max_norm`` is not positive.
         """
+        if max_norm is not None and not max_norm > 0.0:
+            raise ValueError(f"Objective: expected max_norm > 0, got {max_norm}")
         optimizer.zero_grad(set_to_none=True)
         report = self.critic_loss(batch, step=step, other=other, only=only)
         if report.values:
             report.total.backward()  # pyright: ignore[reportUnknownMemberType]
+            if max_norm is not None:
+                for parameters in self._critics():
+                    nn.utils.clip_grad_norm_(parameters, max_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return report
 
     # ---- parameters
 
-    def critic_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that ascend: critics and multipliers, each once."""
+    def _critics(self) -> Iterator[list[nn.Parameter]]:
+        """The critic parameters of each term; shared ones with the first term only."""
         seen: set[int] = set()
         for _, term in self._items():
-            for parameter in term.critic_parameters():
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield parameter
+            fresh = [p for p in term.critic_parameters() if id(p) not in seen]
+            seen.update(map(id, fresh))
+            yield fresh
+
+    def critic_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that ascend: critics and multipliers, each once."""
+        for parameters in self._critics():
+            yield from parameters
 
     def prior_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that descend with the encoder: learned priors, class means; each once."""

@@ -66,6 +66,9 @@ class Regularizer(nn.Module, ABC):
     unit: str = "nats"
     counts_kl: bool = False
     """Whether the value holds the whole KL of its codes, which an objective may count once."""
+    measures_information: bool = False
+    """Whether the value displays the dependence of the term's two variables, which
+    ``vaereg.metrics.audit`` then reads afresh."""
 
     def __init__(self, *specs: Spec) -> None:
         super().__init__()

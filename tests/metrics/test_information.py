@@ -16,8 +16,8 @@ from exact_mi import gaussian, gaussian_mi, ring, ring_mi, student, student_mi
 
 from vaereg.critics import mlp, separable
 from vaereg.metrics import MIEstimate, estimate_mi
-from vaereg.metrics import information as module
-from vaereg.metrics._fit import PairCritic, squash
+from vaereg.metrics import _rows as module
+from vaereg.metrics._networks import PairCritic, squash
 
 ONE_HOT = np.eye(5)
 RANK: dict[str, Any] = {"rank_transform": True}
@@ -151,12 +151,12 @@ def test_scaled_uses_train_rows_only_and_handles_constants() -> None:
     x = np.random.default_rng(0).normal(5.0, 3.0, (100, 3))
     x[:, 1] = 7.0
     rows = torch.arange(100).split([60, 20, 20])
-    train, _, held = module._scaled(x, rows, False)
+    train, _, held = module.scaled(x, rows, False)
     torch.testing.assert_close(train[:, 0].mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
     torch.testing.assert_close(train[:, 0].std(correction=0), torch.tensor(1.0))
     assert (train[:, 1] == 0).all() and (held[:, 1] == 0).all()
     x[-1] = 1e300
-    again = module._scaled(x, rows, False)
+    again = module.scaled(x, rows, False)
     torch.testing.assert_close(again[0], train)
     assert all(bool(p.isfinite().all()) for p in again)
 
@@ -282,7 +282,7 @@ A, Y = ring(100, 0.4, 0)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "knn"}, "method: expected one of classifier, mine, got 'knn'"),
+        ({"method": "knn"}, "method: expected one of best, classifier, club, .*got 'knn'"),
         ({"runs": 0}, "runs: expected at least 1, got 0"),
         ({"patience": 0}, "patience: expected at least 1"),
         ({"split": (0.6, 0.2, 0.3)}, "split: expected three positive fractions that sum to 1"),

@@ -12,7 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["donsker_varadhan", "jensen_shannon", "log_mean_exp", "mine_loss", "moving_log_average"]
+__all__ = [
+    "donsker_varadhan",
+    "info_nce",
+    "jensen_shannon",
+    "log_mean_exp",
+    "log_tail",
+    "mine_loss",
+    "moving_log_average",
+    "nwj",
+    "smile",
+]
 
 
 def log_mean_exp(scores: Tensor) -> Tensor:
@@ -140,3 +150,144 @@ def jensen_shannon(joint: Tensor, product: Tensor) -> Tensor:
     """
     loss = F.softplus(-joint).mean() + F.softplus(product).mean()
     return math.log(2.0) - 0.5 * loss
+
+
+def nwj(joint: Tensor, product: Tensor) -> Tensor:
+    r"""The bound of Nguyen, Wainwright and Jordan, also known as MINE-f or the f-divergence bound.
+
+    .. math:: I(a; b) \ge E_{p(a, b)}[T] - e^{-1} E_{p(a) p(b)}[e^T]
+
+    Tight at :math:`T = 1 + \log p(a, b) / p(a) p(b)`. Its minibatch value and gradient are
+    unbiased, at the price of a variance that grows with the exponential of the scores. The second
+    term is computed from :func:`log_mean_exp`; it overflows only where it is itself out of range.
+
+    Args:
+        joint: Scores of joint rows, any shape.
+        product: Scores of product rows, any shape.
+
+    Returns:
+        A scalar, in nats.
+
+    References:
+        | Estimating divergence functionals and the likelihood ratio by convex risk minimization
+          (Nguyen, Wainwright and Jordan, 2010). https://arxiv.org/abs/0809.0853
+        | On Variational Bounds of Mutual Information (Poole et al., 2019), section 2.
+        | https://arxiv.org/abs/1905.06922
+
+    Example:
+        >>> nwj(torch.ones(4), torch.ones(4)).item()  # T = 1: no dependence
+        0.0
+    """
+    return joint.mean() - (log_mean_exp(product) - 1.0).exp()
+
+
+def log_tail(scores: Tensor, knee: float) -> Tensor:
+    r"""The identity up to a knee, logarithmic beyond: scores whose exponential grows linearly.
+
+    .. math:: \min(s, k) + \log\big(1 + \max(s - k, 0)\big)
+
+    It is strictly increasing, takes every value and is once continuously differentiable; its
+    exponential follows the tangent :math:`e^k (1 + s - k)` beyond the knee. A function of the pair
+    as admissible as any other, it keeps :func:`nwj` a bound, finite and with a finite gradient.
+
+    Args:
+        scores: Any shape.
+        knee: :math:`k`.
+
+    Returns:
+        The shape of ``scores``.
+
+    Example:
+        >>> log_tail(torch.tensor([-3.0, 10.0, 1e6]), knee=10.0)
+        tensor([-3.0000, 10.0000, 23.8155])
+    """
+    # Only the excess enters the logarithm, so that neither branch has a gradient that is not
+    # finite.
+    excess = (scores - knee).clamp(min=0.0)
+    return torch.where(scores > knee, knee + excess.log1p(), scores)
+
+
+def info_nce(joint: Tensor, negatives: Tensor | None = None) -> Tensor:
+    r"""InfoNCE: how well the true partner of each row is told from :math:`K - 1` false ones.
+
+    .. math:: I(a; b) \ge \frac1B \sum_i \log
+        \frac{e^{T(a_i, b_i)}}{\frac1K \big( e^{T(a_i, b_i)} + \sum_j e^{T(a_i, b'_{ij})} \big)}
+
+    It never exceeds :math:`\log K`, the log of the number of candidates, however much information
+    there is. Called with a square table of scores, whose rows are ``a`` and columns ``b``, the
+    true pairs are its diagonal and the false ones the rest of each row: :math:`K = B`. Called with
+    the scores of the true pairs and those of ``M`` others, e.g. of another batch, the true pair
+    counts among the candidates: :math:`K = M + 1`.
+
+    Args:
+        joint: Scores of all pairs of a batch, ``(B, B)``; or of the true pairs, ``(B,)``.
+        negatives: Scores of false pairs, ``(B, M)``, beside true pairs of shape ``(B,)``.
+
+    Returns:
+        A scalar of at most :math:`\log K`, in nats; 0 where there is one candidate only.
+
+    Raises:
+        ValueError: If the shapes are none of these.
+
+    References:
+        | Representation Learning with Contrastive Predictive Coding (van den Oord et al., 2018),
+          section 2.3. https://arxiv.org/abs/1807.03748
+        | On Variational Bounds of Mutual Information (Poole et al., 2019), section 2.
+        | https://arxiv.org/abs/1905.06922
+
+    Example:
+        >>> info_nce(100.0 * torch.eye(8)).item()  # log 8
+        2.0794...
+        >>> info_nce(torch.zeros(8), torch.zeros(8, 5)).item()
+        0.0
+    """
+    if negatives is None:
+        if joint.ndim != 2 or joint.shape[0] != joint.shape[1]:
+            raise ValueError(
+                "info_nce: expected scores of all pairs of shape (B, B), or scores of true pairs "
+                f"with negatives, got {tuple(joint.shape)}"
+            )
+        own, candidates = joint.diagonal(), joint
+    else:
+        if joint.ndim != 1 or negatives.ndim != 2 or negatives.shape[0] != joint.shape[0]:
+            raise ValueError(
+                "info_nce: expected true pairs of shape (B,) and negatives of shape (B, M), got "
+                f"{tuple(joint.shape)} and {tuple(negatives.shape)}"
+            )
+        own, candidates = joint, torch.cat((joint.unsqueeze(1), negatives), 1)
+    return (own - candidates.logsumexp(1)).mean() + math.log(candidates.shape[1])
+
+
+def smile(joint: Tensor, product: Tensor, clip: float = 5.0) -> Tensor:
+    r"""The Donsker-Varadhan expression with clipped density ratios (SMILE).
+
+    .. math:: E_{p(a, b)}[T]
+        - \log E_{p(a) p(b)}\big[\operatorname{clip}(e^T, e^{-\tau}, e^{\tau})\big]
+
+    Clipping bounds the variance of the second term. The price is a bias: for finite :math:`\tau`
+    this is **no bound** on the mutual information, on either side; it tends to
+    :func:`donsker_varadhan` as :math:`\tau` grows. A product row whose score is clipped has no
+    gradient.
+
+    Args:
+        joint: Scores of joint rows, any shape.
+        product: Scores of product rows, any shape.
+        clip: :math:`\tau > 0`.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        ValueError: If ``clip`` is not positive.
+
+    References:
+        | Understanding the Limitations of Variational Mutual Information Estimators (Song and
+          Ermon, 2020), section 4. https://arxiv.org/abs/1910.06222
+
+    Example:
+        >>> smile(torch.ones(4), torch.full((4,), 50.0), clip=5.0).item()
+        -4.0
+    """
+    if clip <= 0.0:
+        raise ValueError(f"smile: expected clip > 0, got {clip}")
+    return joint.mean() - log_mean_exp(product.clamp(-clip, clip))

@@ -1,5 +1,6 @@
 """Measurements of codes and models that are already there; nothing here trains the model."""
 
+from vaereg.metrics.information import InformationWarning as InformationWarning
 from vaereg.metrics.information import MIEstimate as MIEstimate
 from vaereg.metrics.information import estimate_mi as estimate_mi
 from vaereg.metrics.samples import SwapAccuracy as SwapAccuracy

@@ -1,10 +1,10 @@
-"""Fresh critics for post-hoc estimates: the default critics, their fit, and how they are read."""
+"""Fresh critics for post-hoc estimates: how they are fitted, stopped and chosen."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,18 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaereg.critics import mlp, pair_scores, takes_pair
+from vaereg.critics import AllPairs, Concatenated, pair_scores, takes_pair
+from vaereg.functional.variational import soft_clamp
+from vaereg.metrics._networks import Canonical, Mean, Sum, joint_scores
+from vaereg.metrics._read import Reader, Rows, bound_and_error, read
 
-__all__ = ["Budget", "PairCritic", "classifier", "fit_classifier", "fit_pair", "squash"]
+__all__ = ["Budget", "Fit", "Parts", "fit_classifier", "fit_conditional", "fit_pair"]
 
-_BLOCK = 1 << 20  # scores held at once while reading all pairs
-_SHIFTS = 8  # product rows per joint row, for critics without all_pairs
-_STOP_PAIRS, _READ_PAIRS = 1 << 19, 1 << 25
+_SHIFTS = 8  # product rows per joint row, for critics without cheap pairs
+_STOP_PAIRS, _READ_PAIRS, _CHOICE_PAIRS = 1 << 19, 1 << 25, 1 << 17
 _RATES = (1.0, 0.25, 0.0625)
 # Shrinkages of the fitted critic that early stopping may choose from.
 _SCALES = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
-Clip = Callable[[Tensor], Tensor]
-Parts = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+_RIDGES = (1e-6, 0.1, 1.0)
+_LOGVAR = (-10.0, 10.0)
+Parts = tuple[Rows, Rows, Rows]
+Factory = Callable[[int, int], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -37,179 +41,86 @@ class Budget:
     patience: int
 
 
-class _Quadratic(nn.Module):
-    """A network of one variable: linear and quadratic parts from zero, and a perceptron.
+@dataclass(frozen=True)
+class Fit:
+    """What one run gives: values on held-out rows (first the value itself, then its bootstrap
+    replicates), and the value on as many rows of the critic's own."""
 
-    The last layers start at zero, so that the critic starts at T = 0 and what is simple is
-    learned first; inputs wider than ``rank`` enter the quadratic part through a projection.
-    """
-
-    def __init__(self, features: int, outputs: int, *, width: int, rank: int) -> None:
-        super().__init__()
-        self.hidden = mlp(features, width, width=width, depth=1, activation="tanh")
-        self.head = nn.Linear(width, outputs)
-        self.linear = nn.Linear(features, outputs, bias=False)
-        self.project = nn.Linear(features, rank, bias=False) if features > rank else nn.Identity()
-        r = min(features, rank)
-        self.quadratic = nn.Parameter(torch.zeros(outputs, r, r))
-        for p in (self.head.weight, self.head.bias, self.linear.weight):
-            nn.init.zeros_(p)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores = self.head(self.hidden(x).tanh()) + self.linear(x)
-        p = self.project(x)
-        return scores + torch.einsum("bi,kij,bj->bk", p, self.quadratic, p)
+    held: Tensor
+    train: float
+    choice: str
 
 
-class PairCritic(nn.Module):
-    r"""The default critic of a pair.
-
-    .. math:: T(a, b) = f(a)^\top g(b) / \sqrt{k} + a^\top W b + u(a) + v(b)
-
-    The bilinear and quadratic parts find linear dependence from few rows, the perceptrons find
-    the rest; all pairs of a batch cost one matrix product.
-
-    Args:
-        a_features: Width of the first variable.
-        b_features: Width of the second variable.
-        embedding: Width :math:`k` of the common space.
-        width: Hidden units of each perceptron.
-        rank: Largest width that the bilinear and quadratic parts see without a projection.
-    """
-
-    def __init__(
-        self,
-        a_features: int,
-        b_features: int,
-        *,
-        embedding: int = 32,
-        width: int = 64,
-        rank: int = 64,
-    ) -> None:
-        super().__init__()
-        self.a = _Quadratic(a_features, 1, width=width, rank=rank)
-        self.b = _Quadratic(b_features, 1, width=width, rank=rank)
-        self.f = mlp(a_features, embedding, width=width, activation="tanh")
-        self.g = mlp(b_features, embedding, width=width, activation="tanh")
-        self.bilinear = nn.Parameter(torch.zeros(a_features, b_features))
-        last = self.g[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-
-    def _parts(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        f, g = self.f(a), self.g(b)
-        left = torch.cat((f * f.shape[1] ** -0.5, a @ self.bilinear), 1)
-        return left, torch.cat((g, b), 1), self.a(a), self.b(b)
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Scores of the pairs ``(a_i, b_i)``: ``(B,)``."""
-        left, right, u, v = self._parts(a, b)
-        return (left * right).sum(1) + (u + v).squeeze(1)
-
-    def all_pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        """Scores of all pairs ``(a_i, b_j)``: ``(B, M)``."""
-        left, right, u, v = self._parts(a, b)
-        return left @ right.mT + u + v.mT
+def canonical(parts: Parts) -> Canonical | None:
+    """The canonical critic that is best on the second part, or None where none is above 0."""
+    train, stop, _ = parts
+    best, chosen = 0.0, None
+    for ridge in _RIDGES:
+        full = Canonical(train.a, train.b, ridge)
+        top = full.correlations.numel()
+        counts = [k for k in range(1, top + 1) if k <= 6 or k == top or k & (k - 1) == 0]
+        for count in counts:
+            for shrink in (1.0, 0.9, 0.75, 0.5):
+                critic = full.cut(count, shrink)
+                value, error = bound_and_error(
+                    "mine", critic, stop, (1.0,), _CHOICE_PAIRS, len(stop)
+                )[0]
+                if value - 2.0 * error > best:
+                    best, chosen = value - 2.0 * error, critic
+    return chosen
 
 
-def classifier(a_features: int, classes: int) -> nn.Module:
-    """The default classifier: perceptron plus linear and quadratic skips, from zero logits."""
-    return _Quadratic(a_features, classes, width=128, rank=64)
+# ---- losses of a batch
 
 
-def squash(x: Tensor, knee: float = 4.0) -> Tensor:
-    """The identity up to ``knee``, logarithmic beyond: monotone, smooth to first order.
-
-    A strictly monotone map leaves mutual information unchanged, and one far outlier no longer
-    dominates the quadratic parts.
-    """
-    size = x.abs().clamp(min=knee)
-    return torch.where(x.abs() > knee, x.sign() * knee * (1.0 + (size / knee).log()), x)
-
-
-def _scaler(scale: float) -> Clip:
-    def apply(scores: Tensor) -> Tensor:
-        return scores if scale == 1.0 else scale * scores
-
-    return apply
-
-
-_SCALERS = tuple(_scaler(s) for s in _SCALES)
-
-
-def _all_pairs(critic: nn.Module) -> Callable[[Tensor, Tensor], Tensor] | None:
-    return cast(Any, getattr(critic, "all_pairs", None))
-
-
-def _products(critic: nn.Module, a: Tensor, b: Tensor, pairs: int) -> Iterator[tuple[Tensor, int]]:
-    """Blocks of scores of product rows and their numbers, all i != j where ``pairs`` allows."""
-    n = a.shape[0]
-    index = torch.arange(n, device=a.device)
-    score = _all_pairs(critic)
-    if score is None:
-        pair = takes_pair(critic)
-        # A forward pass a pair, not a product: fewer of them.
-        for shift in range(1, min(n - 1, max(_SHIFTS, (pairs >> 6) // n)) + 1):
-            yield pair_scores(critic, a, b.roll(-shift, 0), pair=pair), n
-        return
-    width = min(n, max(2, pairs // n))
-    # Narrow windows move with the rows, so that every column takes part.
-    rows = max(1, _BLOCK // width if width == n else min(width, _BLOCK // width))
-    for start in range(0, n, rows):
-        i = index[start : start + rows]
-        j = index if width == n else (start + index[:width]) % n
-        scores = score(a[i], b if width == n else b[j])
-        own = i[:, None] == j
-        yield scores.masked_fill(own, -math.inf), own.numel() - int(own.sum())
-
-
-def joint_scores(critic: nn.Module, a: Tensor, b: Tensor) -> Tensor:
-    """Scores of the rows themselves, ``(n,)``."""
-    if _all_pairs(critic) is None:
-        return pair_scores(critic, a, b, pair=takes_pair(critic))
-    return pair_scores(critic, a, b, pair=True)
-
-
-def _bound(
-    critic: nn.Module, a: Tensor, b: Tensor, pairs: int, clip: Sequence[Clip]
-) -> list[tuple[float, float]]:
-    """Donsker-Varadhan over all (or ``pairs``) product rows for each clip, and standard errors.
-
-    The error is that of the mean over joint rows: the mean over all pairs varies far less.
-    """
-    totals = [torch.tensor(-math.inf, dtype=torch.float64, device=a.device) for _ in clip]
-    count = 0
-    for block, pairs_in_block in _products(critic, a, b, pairs):
-        count += pairs_in_block
-        for k, f in enumerate(clip):
-            totals[k] = torch.logaddexp(totals[k], f(block).flatten().logsumexp(0).double())
-    joint = joint_scores(critic, a, b).double()
-    return [
-        (float(f(joint).mean() - total + math.log(count)), _error(f(joint)))
-        for f, total in zip(clip, totals, strict=True)
-    ]
-
-
-def _error(rows: Tensor) -> float:
-    """Standard error of a mean over rows."""
-    return float(rows.std()) / math.sqrt(len(rows))
-
-
-def _batch_loss(critic: nn.Module, a: Tensor, b: Tensor, generator: torch.Generator) -> Tensor:
-    n = a.shape[0]
-    score = _all_pairs(critic)
-    if score is not None:
-        scores = score(a, b)
-        own = torch.eye(n, dtype=torch.bool, device=a.device)
-        off = scores.masked_fill(own, -math.inf).flatten().logsumexp(0) - math.log(n * (n - 1))
-        return off - scores.diagonal().mean()
-    pair = takes_pair(critic)
+def _batch_scores(critic: nn.Module, rows: Rows, generator: torch.Generator) -> Any:
+    """Joint scores ``(n,)`` and product scores with those of one group at -inf."""
+    n = len(rows)
+    rest = getattr(critic, "rest", critic)
+    if hasattr(critic, "all_pairs") and not _dense(rest):
+        scores = cast(Any, critic).all_pairs(rows.a, rows.b)
+        return scores.diagonal(), scores.masked_fill(rows.group[:, None] == rows.group, -math.inf)
+    pair = hasattr(critic, "all_pairs") or takes_pair(critic)
     shifts = 1 + torch.randperm(n - 1, generator=generator)[:_SHIFTS]
-    others = torch.cat([b.roll(-int(s), 0) for s in shifts])
-    product = pair_scores(critic, a.repeat(len(shifts), *[1] * (a.ndim - 1)), others, pair=pair)
-    joint = pair_scores(critic, a, b, pair=pair)
-    return product.logsumexp(0) - math.log(product.numel()) - joint.mean()
+    index = torch.arange(n)
+    other = ((index + shifts[:, None]) % n).flatten().to(rows.a.device)
+    own = index.repeat(len(shifts)).to(rows.a.device)
+    product = pair_scores(critic, rows.a[own], rows.b[other], pair=pair)
+    product = product.masked_fill(rows.group[own] == rows.group[other], -math.inf)
+    return joint_scores(critic, rows.a, rows.b), product
+
+
+def _dense(critic: nn.Module) -> bool:
+    return isinstance(critic, Concatenated)
+
+
+def _loss(kind: str, critic: nn.Module, rows: Rows, generator: torch.Generator) -> Tensor:
+    if kind == "infonce":
+        table = _full_table(critic, rows)
+        same = rows.group[:, None] == rows.group
+        same = same & ~torch.eye(len(rows), dtype=torch.bool, device=same.device)
+        return (table.masked_fill(same, -math.inf).logsumexp(1) - table.diagonal()).mean()
+    joint, product = _batch_scores(critic, rows, generator)
+    count = torch.isfinite(product).sum().clamp_min(1)
+    if kind in ("jsd", "smile"):
+        # softplus(-inf) is 0, but its gradient there is not what its neighbours' is.
+        fine = torch.isfinite(product)
+        penalty = F.softplus(product.masked_fill(~fine, 0.0)) * fine
+        return F.softplus(-joint).mean() + penalty.sum() / count
+    partition = product.flatten().logsumexp(0) - count.log()
+    if kind == "nwj":
+        # The tangent at 20 in place of e^x beyond: a wild start must not overflow.
+        return partition.clamp(max=20.0).exp() * (1.0 + (partition - 20.0).clamp_min(0.0)) - (
+            joint.mean()
+        )
+    return partition - joint.mean()
+
+
+def _full_table(critic: nn.Module, rows: Rows) -> Tensor:
+    return AllPairs(critic)(rows.a, rows.b)
+
+
+# ---- training
 
 
 def _train(
@@ -220,8 +131,9 @@ def _train(
     budget: Budget,
     generator: torch.Generator,
     report: Callable[[float], None],
-) -> float:
-    """Fit by AdamW, restore the state of the best value, return its scale (0: none above 0).
+    floor: float = 0.0,
+) -> tuple[float, float]:
+    """Fit by AdamW, restore the state of the best value; that value and its scale (0: none).
 
     The best of many values of few rows is too good by chance, hence each counts less two of its
     standard errors; at thousands of rows this costs nothing where there is dependence. When
@@ -229,7 +141,21 @@ def _train(
     learning rate.
     """
     batch = max(2, min(budget.batch_size, rows // 4))
-    best, scale, state = 0.0, 0.0, copy.deepcopy(module.state_dict())
+    best, scale, state = floor, 0.0, copy.deepcopy(module.state_dict())
+
+    def look() -> bool:
+        nonlocal best, scale, state
+        module.eval()
+        with torch.no_grad():
+            bounds = [v - 2.0 * error for v, error in values()]
+        k = max(range(len(bounds)), key=bounds.__getitem__)
+        if not bounds[k] > best:  # a nan is never better
+            return False
+        best, scale = bounds[k], _SCALES[k]
+        state = copy.deepcopy(module.state_dict())
+        return True
+
+    look()
     left = budget.epochs
     for rate in _RATES:
         optimizer = torch.optim.AdamW(
@@ -244,82 +170,184 @@ def _train(
                 optimizer.zero_grad(set_to_none=True)
                 loss(order[start : start + batch]).backward()
                 optimizer.step()
-            module.eval()
-            with torch.no_grad():
-                bounds = [v - 2.0 * error for v, error in values()]
-            k = max(range(len(_SCALES)), key=bounds.__getitem__)
-            waited += 1
-            if bounds[k] > best:  # a nan is never better
-                best, scale, waited = bounds[k], _SCALES[k], 0
-                state = copy.deepcopy(module.state_dict())
+            waited = 0 if look() else waited + 1
             report(best)
         module.load_state_dict(state)
-    return scale
+    module.eval()
+    return best, scale
 
 
-def fit_pair(
+def _fit_one(
+    kind: str,
     critic: nn.Module,
     parts: Parts,
     budget: Budget,
     generator: torch.Generator,
     report: Callable[[float], None],
 ) -> tuple[float, float]:
-    """Fit on the first part, stop on the second, read on the third; (held out, train) bounds."""
-    (a, b), stop, held = parts
-    scale = _train(
+    train, stop, _ = parts
+    if not any(p.requires_grad for p in critic.parameters()):
+        bounds = bound_and_error(kind, critic, stop, (1.0,), _STOP_PAIRS, budget.batch_size)
+        value = bounds[0][0] - 2.0 * bounds[0][1]
+        return (value, 1.0) if value > 0.0 else (0.0, 0.0)
+    return _train(
         critic,
-        lambda i: _batch_loss(critic, a[i.to(a.device)], b[i.to(a.device)], generator),
-        lambda: _bound(critic, *stop, pairs=_STOP_PAIRS, clip=_SCALERS),
-        len(a),
+        lambda i: _loss(kind, critic, train[i.to(train.a.device)], generator),
+        lambda: bound_and_error(kind, critic, stop, _SCALES, _STOP_PAIRS, budget.batch_size),
+        len(train),
+        budget,
+        generator,
+        report,
+    )
+
+
+def fit_pair(
+    kind: str,
+    critics: Sequence[tuple[nn.Module, Budget]],
+    parts: Parts,
+    weights: Tensor,
+    generator: torch.Generator,
+    report: Callable[[float], None],
+    *,
+    base: bool,
+) -> Fit:
+    """Fit on the first part, stop and choose on the second, read on the third.
+
+    With ``base`` each critic is added to the canonical one. Of several critics, and of the mean
+    of the first two, the one that is best on the second part is read.
+    """
+    train, stop, held = parts
+    start = canonical(parts) if base else None
+    candidates: list[tuple[float, float, str, nn.Module]] = []
+    for critic, budget in critics:
+        module = critic if start is None else Sum(start, critic)
+        best, scale = _fit_one(kind, module, parts, budget, generator, report)
+        candidates.append((best, scale, type(critic).__name__, module))
+    size = critics[0][1].batch_size
+    if len(candidates) > 1 and min(c[1] for c in candidates[:2]) > 0.0:
+        both = Mean(candidates[0][3], candidates[1][3]).eval()
+        with torch.no_grad():
+            bounds = bound_and_error(kind, both, stop, _SCALES, _STOP_PAIRS, size)
+        k = max(range(len(bounds)), key=lambda k: bounds[k][0] - 2.0 * bounds[k][1])
+        candidates.append((bounds[k][0] - 2.0 * bounds[k][1], _SCALES[k], "Mean", both))
+    _, scale, name, critic = max(candidates, key=lambda c: c[0])
+    if scale == 0.0:
+        return Fit(torch.zeros(weights.shape[1], dtype=torch.float64), 0.0, "none")
+    with torch.no_grad():
+        # No product pair may score above every joint row of the second part: a fixed ceiling
+        # keeps the bound valid and one outlier from ruining it.
+        ceiling = float(joint_scores(critic, stop.a, stop.b).max())
+        change: Reader = lambda s: scale * s.clamp(max=ceiling)  # noqa: E731
+        options: dict[str, Any] = {
+            "change": change, "pairs": _READ_PAIRS, "batch": size,
+        }  # fmt: skip
+        values = read(kind, critic, held, weights, **options)
+        m = min(len(held), len(train))
+        own = read(kind, critic, train[:m], weights[:m, :1] * 0.0 + 1.0, **options)
+    return Fit(values.cpu(), float(own[0]), name)
+
+
+def fit_classifier(
+    modules: Sequence[tuple[nn.Module, Budget]],
+    parts: Parts,
+    weights: Tensor,
+    classes: int,
+    generator: torch.Generator,
+    report: Callable[[float], None],
+) -> Fit:
+    """As :func:`fit_pair` for classifiers: mean of log q(y | a) - log p(y); ``b`` holds labels."""
+    train, stop, held = parts
+    # Krichevsky-Trofimov smoothing: a class that the train rows lack has a finite log-frequency.
+    counts = torch.bincount(train.b, minlength=classes).to(train.a.dtype) + 0.5
+    prior = (counts / counts.sum()).log()
+
+    def gains(module: nn.Module, rows: Rows, scales: Sequence[float]) -> list[Tensor]:
+        logits, marginal = module(rows.a), prior[rows.b]
+        # (n,) for each scale.
+        return [
+            -F.cross_entropy(s * logits + prior, rows.b, reduction="none") - marginal
+            for s in scales
+        ]
+
+    def stopped(module: nn.Module) -> list[tuple[float, float]]:
+        found = gains(module, stop, _SCALES)
+        return [(float(g.mean()), float(g.std()) / math.sqrt(len(g))) for g in found]
+
+    best, scale, chosen = 0.0, 0.0, modules[0][0]
+    for module, budget in modules:
+        value, own = _train(
+            module,
+            lambda i, m=module: -gains(m, train[i.to(train.a.device)], (1.0,))[0].mean(),
+            lambda m=module: stopped(m),
+            len(train),
+            budget,
+            generator,
+            report,
+        )
+        if value > best:
+            best, scale, chosen = value, own, module
+    with torch.no_grad():
+        found = gains(chosen, held, (scale,))[0].to(weights.dtype)
+        values = (found @ weights / weights.sum(0)).double()
+        on_train = float(gains(chosen, train, (scale,))[0].mean())
+    return Fit(values.cpu(), on_train, type(chosen).__name__ if scale else "none")
+
+
+def fit_conditional(
+    module: nn.Module,
+    budget: Budget,
+    parts: Parts,
+    weights: Tensor,
+    generator: torch.Generator,
+    report: Callable[[float], None],
+) -> Fit:
+    """CLUB: a Gaussian of ``b`` given ``a`` fitted by likelihood, read against shuffled rows."""
+    train, stop, held = parts
+    mean, var = train.b.mean(0), train.b.var(0).clamp_min(1e-12)
+
+    def log_density(rows: Rows) -> Tensor:
+        centre, logvar = module(rows.a).chunk(2, 1)
+        logvar = soft_clamp(logvar, *_LOGVAR)
+        return -0.5 * ((rows.b - centre).square() * (-logvar).exp() + logvar).sum(1)
+
+    def marginal(rows: Rows) -> Tensor:
+        return -0.5 * ((rows.b - mean).square() / var + var.log()).sum(1)
+
+    def stopped() -> list[tuple[float, float]]:
+        gain = log_density(stop) - marginal(stop)
+        return [(float(gain.mean()), float(gain.std()) / math.sqrt(len(gain)))]
+
+    _, scale = _train(
+        module,
+        lambda i: -log_density(train[i.to(train.a.device)]).mean(),
+        stopped,
+        len(train),
         budget,
         generator,
         report,
     )
     if scale == 0.0:
-        return 0.0, 0.0
+        return Fit(torch.zeros(weights.shape[1], dtype=torch.float64), 0.0, "none")
     with torch.no_grad():
-        # No product pair may score above every joint row of the second part: a fixed ceiling
-        # keeps the bound valid and one outlier from ruining it.
-        ceiling = float(joint_scores(critic, *stop).max())
-
-        def clip(scores: Tensor) -> Tensor:
-            return scale * scores.clamp(max=ceiling)
-
-        m = len(held[0])
-        value = _bound(critic, *held, pairs=_READ_PAIRS, clip=(clip,))[0][0]
-        return value, _bound(critic, a[:m], b[:m], pairs=_READ_PAIRS, clip=(clip,))[0][0]
+        values = _club(module, held, weights)
+        m = min(len(held), len(train))
+        own = _club(module, train[:m], torch.ones_like(weights[:m, :1]))
+    return Fit(values.cpu(), float(own[0]), type(module).__name__)
 
 
-def fit_classifier(
-    module: nn.Module,
-    parts: Parts,
-    classes: int,
-    budget: Budget,
-    generator: torch.Generator,
-    report: Callable[[float], None],
-) -> tuple[float, float]:
-    """As :func:`fit_pair` for a classifier: mean of log q(y | a) - log p(y)."""
-    (a, y), stop, held = parts
-    # Krichevsky-Trofimov smoothing: a class that the train rows lack has a finite log-frequency.
-    counts = torch.bincount(y, minlength=classes).to(a.dtype) + 0.5
-    prior = (counts / counts.sum()).log()
-
-    def gains(x: Tensor, labels: Tensor, scales: Sequence[float]) -> list[Tensor]:
-        logits, marginal = module(x), prior[labels]
-        # (n,) for each scale.
-        return [
-            -F.cross_entropy(s * logits + prior, labels, reduction="none") - marginal
-            for s in scales
-        ]
-
-    scale = _train(
-        module,
-        lambda i: -gains(a[i.to(a.device)], y[i.to(a.device)], (1.0,))[0].mean(),
-        lambda: [(float(g.mean()), _error(g)) for g in gains(*stop, _SCALES)],
-        len(a),
-        budget,
-        generator,
-        report,
-    )
-    with torch.no_grad():
-        return float(gains(*held, (scale,))[0].mean()), float(gains(a, y, (scale,))[0].mean())
+def _club(module: nn.Module, rows: Rows, weights: Tensor) -> Tensor:
+    """E[log q(b|a)] - E[log q(b'|a)], b' from the other rows, for each column of ``weights``."""
+    centre, logvar = (t.double() for t in module(rows.a).chunk(2, 1))
+    precision = (-soft_clamp(logvar, *_LOGVAR)).exp()
+    b, w = rows.b.double(), weights.double()
+    centred = b - b.mean(0)
+    centre = centre - b.mean(0)
+    own = ((centred - centre).square() * precision).sum(1)  # (n,)
+    share = w / w.sum(0)
+    first, second = centred.mT @ share, centred.square().mT @ share  # (D, R)
+    # Mean over all b' of the squared distance, by the moments of b; b is centred beforehand.
+    every = precision @ second - 2.0 * (precision * centre) @ first
+    every = every + (precision * centre.square()).sum(1, keepdim=True)
+    # Leave the own row out: it is no product row.
+    others = (every - share * own[:, None]) / (1.0 - share).clamp_min(1e-12)
+    return 0.5 * ((others - own[:, None]) * share).sum(0)

@@ -1,15 +1,16 @@
 r"""Mutual information of codes that are already there, by fresh critics on held-out rows.
 
 What a critic displays while it is trained is not evidence: it has seen the rows that it scores,
-and an encoder that trains against it learns to blind it. Here each run draws a new split, fits a
-*new* critic on the first part, stops it early on the second, and reads its bound on a third part
-that neither has seen. Both methods give lower bounds up to sampling noise: a value near 0 means
-that this procedure found nothing, not that there is nothing.
+and an encoder that trains against it learns to blind it. Here each run fits a *new* critic on one
+part of the rows, stops it early on a second, and reads its bound on a third part that neither has
+seen. A value near 0 means that this procedure found nothing, not that there is nothing: what it
+would have found is its *power*, measured by planted leaks.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -21,20 +22,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vaereg.critics import check_critic
-from vaereg.metrics._fit import (
-    Budget,
-    PairCritic,
-    classifier,
-    fit_classifier,
-    fit_pair,
-    squash,
-)
+from vaereg.metrics._fit import Budget, Fit, Parts, fit_classifier, fit_conditional, fit_pair
+from vaereg.metrics._networks import PairCritic, classifier, conditional, deep_classifier, sharp
+from vaereg.metrics._plant import plant
+from vaereg.metrics._read import Rows
+from vaereg.metrics._rows import Array, check_count, group_ids, labels, rows, scaled, splits
 
-__all__ = ["MIEstimate", "estimate_mi"]
+__all__ = ["InformationWarning", "MIEstimate", "estimate_mi"]
 
-_METHODS = ("classifier", "mine")
-_MINIMUM = 50
-Array = Any  # a Tensor or anything that numpy.asarray takes
+# What a method's value is, beside the mutual information.
+_BOUNDS = {
+    "best": "lower", "mine": "lower", "nwj": "lower", "jsd": "lower", "infonce": "lower",
+    "classifier": "lower", "smile": "none", "club": "upper",
+}  # fmt: skip
+Factory = Callable[[int, int], nn.Module]
+
+
+class InformationWarning(UserWarning):
+    """An estimate that must not be taken at its face value."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,19 @@ class MIEstimate:
         values: The held-out value of each run.
         gap: The displayed value minus ``mean``. Displayed is what the caller passed as
             ``displayed``, or else the mean bound of the kept critics on their training rows.
-        power: The smallest planted dependence that the procedure recovered, or None where that
-            was not measured. Below it the answer is "cannot tell", never "independent".
+        power: The smallest planted dependence that the procedure told from independence, ``inf``
+            where it told none, or None where that was not measured. Below it the answer is
+            "cannot tell", never "independent".
         unit: ``"nats"`` or ``"bits"``.
+        interval: Ends of the bootstrap interval of ``mean`` over held-out rows, given the fitted
+            critics, or None. It holds sampling noise only, not what the critics failed to learn.
+        method: The method's name.
+        bound: ``"lower"``, ``"upper"``, or ``"none"`` for an estimate that is no bound.
+        ceiling: What no reading can pass: the log of the batch for ``infonce``, else the log of
+            the rows that a run reads; or None.
+        choices: The critic that each run chose; ``"none"`` where none beat :math:`T = 0`.
+        planted: What the procedure read of each planted leak: its size and the ends of the
+            interval.
 
     Example:
         >>> estimate = MIEstimate(0.5, 0.1, (0.4, 0.6), 0.02)
@@ -65,12 +80,21 @@ class MIEstimate:
     gap: float
     power: float | None = None
     unit: str = "nats"
+    interval: tuple[float, float] | None = None
+    method: str = "mine"
+    bound: str = "lower"
+    ceiling: float | None = None
+    choices: tuple[str, ...] = ()
+    planted: tuple[tuple[float, float, float], ...] = ()
 
     def in_bits(self) -> MIEstimate:
         """The same estimate in bits; an estimate in bits is returned as it is."""
         if self.unit == "bits":
             return self
         bits = 1.0 / math.log(2.0)
+        low_high = None if self.interval is None else (
+            self.interval[0] * bits, self.interval[1] * bits
+        )  # fmt: skip
         return replace(
             self,
             mean=self.mean * bits,
@@ -78,6 +102,9 @@ class MIEstimate:
             values=tuple(v * bits for v in self.values),
             gap=self.gap * bits,
             power=None if self.power is None else self.power * bits,
+            interval=low_high,
+            ceiling=None if self.ceiling is None else self.ceiling * bits,
+            planted=tuple((s * bits, low * bits, high * bits) for s, low, high in self.planted),
             unit="bits",
         )
 
@@ -91,15 +118,19 @@ def estimate_mi(
     b: Array,
     *,
     method: str = "mine",
-    critic: Callable[[int, int], nn.Module] | None = None,
+    critic: Factory | None = None,
     classes: int | None = None,
+    groups: Array | None = None,
+    planted: Sequence[float] = (),
     runs: int = 5,
     seed: int = 0,
     split: Sequence[float] = (0.6, 0.2, 0.2),
-    rank_transform: bool = False,
+    rank_transform: bool | None = None,
+    confidence: float = 0.95,
+    bootstrap: int = 200,
     epochs: int = 100,
     batch_size: int = 512,
-    lr: float = 5e-3,
+    lr: float | None = None,
     weight_decay: float = 1e-2,
     patience: int = 10,
     device: torch.device | str | None = None,
@@ -108,15 +139,27 @@ def estimate_mi(
 ) -> MIEstimate:
     r"""Post-hoc mutual information of two variables, by fresh critics on held-out rows.
 
-    With the critic :math:`T` and the classifier :math:`q` fitted on other rows, and means over
-    the held-out rows (all pairs :math:`i \ne j` for the product of the marginals),
+    With the critic :math:`T`, the classifier :math:`q(y \mid a)` and the Gaussian
+    :math:`q(b \mid a)` fitted on other rows, and means over the held-out rows (all pairs
+    :math:`i \ne j` for the product of the marginals), the methods read
 
     .. math::
-        \text{mine:}\quad I(a; b) &\ge E_{p(a, b)}[T] - \log E_{p(a) p(b)}[e^T] \\
-        \text{classifier:}\quad I(a; y) &= H(y) - H(y \mid a)
-            \ge E_{p(a, y)}[\log q(y \mid a) - \log p(y)]
+        \text{mine, jsd:}\quad & E_{p(a, b)}[T] - \log E_{p(a) p(b)}[e^T] \le I(a; b) \\
+        \text{nwj:}\quad & E_{p(a, b)}[T] - E_{p(a) p(b)}[e^{T - 1}] \le I(a; b) \\
+        \text{infonce:}\quad & E\Big[T(a_i, b_i) - \log \frac1K \sum_{j=1}^K
+            e^{T(a_i, b_j)}\Big] \le \min(I(a; b), \log K) \\
+        \text{smile:}\quad & E_{p(a, b)}[T] - \log E_{p(a) p(b)}[\operatorname{clip}(e^T, e^{-5},
+            e^5)] \\
+        \text{club:}\quad & E_{p(a, b)}[\log q(b \mid a)] - E_{p(a) p(b)}[\log q(b \mid a)] \\
+        \text{classifier:}\quad & E_{p(a, y)}[\log q(y \mid a) - \log p(y)] \le I(a; y)
 
-    where the classifier's :math:`p(y)` are the frequencies of the train rows: both terms are then
+    ``mine``, ``nwj`` and ``infonce`` fit what they read; ``jsd`` and ``smile`` fit the
+    Jensen-Shannon bound. ``smile`` is no bound, and ``club`` one from above only where its
+    Gaussian is right. ``best`` fits critics of two kinds on normal scores of ranks, one separable
+    and one concatenated, and reads the Donsker-Varadhan bound of the one (or of their mean) that
+    is tightest on the second part; for integer labels it chooses among two classifiers.
+
+    The classifier's :math:`p(y)` are the frequencies of the train rows: both terms are then
     cross-entropies on the same held-out rows, whose sampling noise cancels, and a classifier that
     finds nothing gives exactly 0 (the held-out rows' own entropy would give less).
     Early stopping starts from the critic :math:`T = 0` and takes another, possibly shrunk, only
@@ -126,28 +169,41 @@ def estimate_mi(
 
     Args:
         a: First variable, a tensor or array ``(N,)`` or ``(N, *)``.
-        b: Second variable. For ``mine`` as ``a``, labels one-hot; for ``classifier`` integer
-            labels ``(N,)`` or one-hot labels ``(N, C)``, where a missing label is -1 or a row of
-            zeros, and the row is dropped. ``mine`` cannot know a label: drop such rows first.
-        method: ``"mine"`` or ``"classifier"``.
-        critic: Makes a *fresh* critic: for ``mine`` from the widths of ``a`` and ``b``, a module
-            of one (concatenated) or two arguments, with a method ``all_pairs`` if it can score
-            all pairs cheaply (see :class:`vaereg.critics.Separable`); for ``classifier`` from the
-            width of ``a`` and the number of classes, a module ``(B, A) -> (B, C)`` to whose
-            output the log-frequencies of the classes are added. Flattened, standardised rows come
-            in. By default bilinear and quadratic parts plus perceptrons.
+        b: Second variable. For most methods as ``a``, labels one-hot; for ``classifier``
+            integer labels ``(N,)`` or one-hot labels ``(N, C)``, where a missing label is -1 or a
+            row of zeros, and the row is dropped; ``best`` takes either. Other methods cannot know
+            a label: drop such rows first.
+        method: ``mine``, ``nwj``, ``jsd``, ``infonce``, ``smile``, ``club``, ``classifier`` or
+            ``best``.
+        critic: Makes a *fresh* critic from the widths of ``a`` and ``b``: a module of one
+            (concatenated) or two arguments, with a method ``all_pairs`` if it can score all pairs
+            cheaply (see :class:`vaereg.critics.Separable`); for ``classifier`` from the width of
+            ``a`` and the number of classes, a module ``(B, A) -> (B, C)`` to whose output the
+            log-frequencies of the classes are added; for ``club`` a module
+            ``(B, A) -> (B, 2 D)``, mean and log-variance. Flattened, standardised rows come in. By
+            default the log-ratio of Gaussians of the same canonical correlations, plus bilinear,
+            quadratic parts and perceptrons.
         classes: Number of classes for integer labels; by default the largest label plus 1.
-        runs: Number of runs, each with its own split and critic.
+        groups: An id for each row, ``(N,)``. Rows of one group, such as several posterior draws of
+            one datum, stay in one part, make no product pairs, and are resampled together.
+        planted: Sizes in nats of leaks to plant for the power, ascending: ``b`` is drawn anew so
+            that it tells exactly this much of one column of ``a``, and the same procedure reads
+            it. The first size whose interval lies above 0 is :attr:`MIEstimate.power`; the
+            larger ones are not tried.
+        runs: Number of runs, each with its own critic. Consecutive runs read disjoint parts for as
+            long as there are any.
         seed: Seed of all runs. Equal seeds give equal values on the same machine.
         split: Fractions of the rows to train on, to stop on and to read on.
         rank_transform: Replace each column by normal scores of its ranks, for heavy tails and
-            unequal scales. A strictly monotone map of each column leaves mutual information
-            unchanged. The map is fitted on the train rows (midranks; linear in between, constant
-            beyond their range), so that for the other rows it is a fixed map: the value stays a
-            bound, and the constant ends can only lower it.
+            unequal scales; by default for ``best`` only. A strictly monotone map of each column
+            leaves mutual information unchanged. The map is fitted on the train rows (midranks;
+            linear in between, constant beyond their range), so that for the other rows it is a
+            fixed map: the value stays a bound, and the constant ends can only lower it.
+        confidence: Level of the bootstrap interval.
+        bootstrap: Number of bootstrap replicates; 0 for no interval.
         epochs: Largest number of passes over the train rows.
         batch_size: Rows of a step; at most a quarter of the train rows are used.
-        lr: Learning rate of AdamW.
+        lr: Learning rate of AdamW; by default 2e-3 for pairs and 5e-3 for ``classifier``.
         weight_decay: Weight decay of AdamW.
         patience: Passes without a better value on the second part before training stops.
         device: Where critics are fitted; by default where ``a`` is.
@@ -160,14 +216,22 @@ def estimate_mi(
 
     Raises:
         ValueError: If an argument is out of range, row counts differ, rows are too few, a value is
-            not finite, or labels are of one class or out of range.
+            not finite, labels are of one class or out of range, or a leak cannot be planted.
         TypeError: If a variable is not numeric, or ``critic`` is a module and not a factory.
         ImportError: If ``progress`` is set and tqdm is not installed.
+
+    Warns:
+        InformationWarning: If a lower bound comes near its ceiling, the log of the rows that it is
+            read on (of the batch for ``infonce``): the truth may be far above.
 
     References:
         | Mutual Information Neural Estimation (Belghazi et al., 2018), eq. 10.
         | https://arxiv.org/abs/1801.04062
         | The IM Algorithm (Barber & Agakov, 2003), eq. 3, for the classifier.
+        | Formal Limitations on the Measurement of Mutual Information (McAllester & Stratos, 2020),
+          theorem 1, for the ceiling. https://arxiv.org/abs/1811.04251
+        | On Variational Bounds of Mutual Information (Poole et al., 2019), section 2, for the
+          others. https://arxiv.org/abs/1905.06922
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
@@ -177,172 +241,201 @@ def estimate_mi(
         >>> estimate.mean > 0.5, estimate.unit, len(estimate.values)
         (True, 'nats', 1)
     """
-    if method not in _METHODS:
-        raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")
+    if method not in _BOUNDS:
+        raise ValueError(f"method: expected one of {', '.join(sorted(_BOUNDS))}, got {method!r}")
     if isinstance(critic, nn.Module):
         raise TypeError(
             "critic: expected a factory such as `lambda a, b: mlp(a + b, 1)`, because each run "
             f"needs a fresh critic, got the module {type(critic).__name__}"
         )
-    for name, number in (
-        ("runs", runs), ("epochs", epochs), ("batch_size", batch_size), ("patience", patience)
+    for name, number, least in (
+        ("runs", runs, 1), ("epochs", epochs, 1), ("batch_size", batch_size, 1),
+        ("patience", patience, 1), ("bootstrap", bootstrap, 0),
     ):  # fmt: skip
-        if number < 1:
-            raise ValueError(f"{name}: expected at least 1, got {number}")
+        if number < least:
+            raise ValueError(f"{name}: expected at least {least}, got {number}")
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence: expected a level in (0, 1), got {confidence}")
     if len(split) != 3 or min(split) <= 0.0 or abs(sum(split) - 1.0) > 1e-6:
         raise ValueError(f"split: expected three positive fractions that sum to 1, got {split}")
-    x = _rows("a", a)
-    if method == "classifier":
-        y, n_classes = _labels(b, classes)
-        _check_count(len(x), len(y))
+    if planted and not bootstrap:
+        raise ValueError("bootstrap: expected at least 1 to measure the power, got 0")
+    if any(size <= 0.0 for size in planted) or list(planted) != sorted(planted):
+        raise ValueError(f"planted: expected positive sizes, ascending, got {tuple(planted)}")
+    x = rows("a", a)
+    integer = np.asarray(b.detach().cpu() if isinstance(b, Tensor) else b)
+    discrete = method == "classifier" or (
+        method == "best" and integer.ndim == 1 and integer.dtype.kind in "iu"
+    )
+    y: NDArray[Any]
+    if discrete:
+        y, n_classes = labels(b, classes)
+        check_count(len(x), len(y))
+        ids = group_ids(groups, len(x))[y >= 0]
         x, y = x[y >= 0], y[y >= 0]
         if len(y) and bool((y == y[0]).all()):
             raise ValueError(f"b: expected labels of at least two classes, got only {int(y[0])}")
+        ids = np.unique(ids, return_inverse=True)[1]
     else:
-        y, n_classes = _rows("b", b, labels=True), 0
-        _check_count(len(x), len(y))
-    sizes = _sizes(len(x), split)
+        y, n_classes = rows("b", b, labels=True), 0
+        check_count(len(x), len(y))
+        ids = group_ids(groups, len(x))
+    held = min(len(part[2]) for part in splits(ids, split, runs, seed))  # raises on few rows
     if device is None:
         device = a.device if isinstance(a, Tensor) else "cpu"
-    where = torch.device(device)
-    budget = Budget(epochs, batch_size, lr, weight_decay, patience)
-    bar = _progress(runs * epochs) if progress else None
-    forked = [where] if where.type == "cuda" else []
-    values: list[float] = []
-    shown: list[float] = []
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(forked):
-        for run in range(runs):
-            run_seed = (seed * 1_000_003 + run) % 2**63
-            generator = torch.Generator().manual_seed(run_seed)
-            # Not torch.manual_seed: it would also seed devices that are not forked.
-            torch.default_generator.manual_seed(run_seed)
-            if where.type == "cuda":
-                with torch.cuda.device(where):
-                    torch.cuda.manual_seed(run_seed)
-            order = torch.randperm(len(x), generator=generator)
-            rows = order[: sizes[0]], order[sizes[0] : sizes[0] + sizes[1]], order[-sizes[2] :]
-            xs = [p.to(where) for p in _scaled(x, rows, rank_transform)]
-            if method == "classifier":
-                ys = [torch.from_numpy(y)[r].to(where) for r in rows]
-                make = critic or classifier
-                widths = xs[0].shape[1], n_classes
-            else:
-                ys = [p.to(where) for p in _scaled(y, rows, rank_transform)]
-                make = critic or PairCritic
-                widths = xs[0].shape[1], ys[0].shape[1]
-            module = make(*widths)
-            check_critic(module, "critic")
-            module = module.to(where)
-            parts = (xs[0], ys[0]), (xs[1], ys[1]), (xs[2], ys[2])
-
-            def report(value: float) -> None:
-                if bar is not None:
-                    bar.set_postfix(stop=f"{value:.3f}")
-                    bar.update()
-
-            if method == "classifier":
-                held, train = fit_classifier(module, parts, n_classes, budget, generator, report)
-            else:
-                held, train = fit_pair(module, parts, budget, generator, report)
-            values.append(held)
-            shown.append(train)
-    if bar is not None:
-        bar.close()
+    if lr is None:
+        lr = 5e-3 if discrete else 2e-3
+    study = _Study(
+        method, critic, n_classes, ids, runs, seed, tuple(split),
+        method == "best" if rank_transform is None else rank_transform,
+        bootstrap, Budget(epochs, batch_size, lr, weight_decay, patience), torch.device(device),
+    )  # fmt: skip
+    bar = _progress(study.passes() * (1 + len(planted))) if progress else None
+    try:
+        fits = study.read(x, y, bar)
+        values = [float(f.held[0]) for f in fits]
+        interval = study.interval(fits, confidence)
+        power = math.inf if planted else None
+        readings: list[tuple[float, float, float]] = []
+        for size in planted:
+            leak = plant(x, y, size, np.random.default_rng((seed, 1)))
+            found = leak and study.interval(study.read(*leak, bar), confidence)
+            if not found:  # so much does not fit into these labels, and more does not either
+                break
+            readings.append((size, *found))
+            if found[0] > 0.0:
+                power = size
+                break
+    finally:
+        if bar is not None:
+            bar.close()
     mean = float(np.mean(values))
     std = float(np.std(values, ddof=1)) if runs > 1 else 0.0
-    gap = (float(np.mean(shown)) if displayed is None else displayed) - mean
-    return MIEstimate(mean, std, tuple(values), gap)
+    train = float(np.mean([f.train for f in fits]))
+    gap = (train if displayed is None else displayed) - mean
+    bound, ceiling = _BOUNDS[method], None
+    if bound == "lower":
+        ceiling = math.log(min(batch_size, held) if method == "infonce" else held)
+        if mean > _NEAR * ceiling:
+            what = "the batch" if method == "infonce" else "the rows that a run reads"
+            warnings.warn(
+                f"estimate_mi: {mean:.2f} nats is near the ceiling of a lower bound, the log of "
+                f"{what}, {ceiling:.2f}: the truth may be far above; use more rows"
+                + (" or a larger batch_size" if method == "infonce" else ""),
+                InformationWarning,
+                stacklevel=2,
+            )
+    return MIEstimate(
+        mean, std, tuple(values), gap, power, interval=interval, method=method, bound=bound,
+        ceiling=ceiling, choices=tuple(f.choice for f in fits), planted=tuple(readings),
+    )  # fmt: skip
 
 
-def _check_count(a: int, b: int) -> None:
-    if a != b:
-        raise ValueError(f"b: expected as many rows as a, {a}, got {b}")
+# Within this share of its ceiling a lower bound is reported with a warning.
+_NEAR = 0.8
 
 
-def _sizes(n: int, split: Sequence[float]) -> tuple[int, int, int]:
-    if n < _MINIMUM:
-        raise ValueError(f"a: expected at least {_MINIMUM} (labelled) rows, got {n}")
-    train, stop = int(n * split[0]), int(n * split[1])
-    sizes = train, stop, n - train - stop
-    if min(sizes) < 8:
-        raise ValueError(f"split: expected at least 8 rows in each part, got {sizes}")
-    return sizes
+@dataclass(frozen=True)
+class _Study:
+    """One procedure, that data and planted leaks alike go through."""
 
+    method: str
+    critic: Factory | None
+    classes: int
+    ids: NDArray[np.int64]
+    runs: int
+    seed: int
+    split: tuple[float, ...]
+    ranks: bool
+    bootstrap: int
+    budget: Budget
+    device: torch.device
 
-def _numpy(name: str, value: Array) -> NDArray[Any]:
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        if value.is_floating_point():
-            value = value.double()  # numpy has no bfloat16
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
-    if array.ndim == 0:
-        raise ValueError(f"{name}: expected rows along dim 0, got a scalar")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite values, got nan or inf")
-    return array
+    def passes(self) -> int:
+        return self.runs * self.budget.epochs * len(self._makers())
 
+    def _makers(self) -> list[tuple[Factory, float]]:
+        """The critics that a run fits, and the factors of their learning rates."""
+        if self.critic is not None:
+            return [(self.critic, 1.0)]
+        if self.classes:
+            both: list[tuple[Factory, float]] = [(classifier, 1.0), (deep_classifier, 0.4)]
+            return both if self.method == "best" else both[:1]
+        if self.method == "club":
+            return [(conditional, 1.0)]
+        # A shallow network with edges to find bears, and needs, longer steps.
+        pair: list[tuple[Factory, float]] = [(PairCritic, 1.0), (sharp, 2.5)]
+        return pair if self.method == "best" else pair[:1]
 
-def _rows(name: str, value: Array, *, labels: bool = False) -> NDArray[Any]:
-    """Flattened rows in float64, ``(N, D)``."""
-    array = _numpy(name, value)
-    if labels and array.ndim == 1 and array.dtype.kind in "iu" and len(np.unique(array)) > 2:
-        raise ValueError(
-            f"{name}: expected one-hot labels or real numbers for method 'mine', got integers "
-            f"{tuple(array.shape)}; one-hot them, or convert to float where they are ordinal"
-        )
-    flat = array.reshape(len(array), -1).astype(np.float64)
-    if flat.shape[1] == 0:
-        raise ValueError(f"{name}: expected at least one column, got shape {array.shape}")
-    return flat
+    def weights(self) -> NDArray[np.float32]:
+        """One column of ones, and how often each row is drawn in each bootstrap replicate."""
+        groups = int(self.ids.max()) + 1
+        draw = np.random.default_rng((self.seed, 2))
+        columns = np.ones((groups, 1 + self.bootstrap), np.float32)
+        columns[:, 1:] = draw.multinomial(groups, np.full(groups, 1.0 / groups), self.bootstrap).T
+        return columns[self.ids]
 
+    def read(self, x: NDArray[Any], y: NDArray[Any], bar: Any) -> list[Fit]:
+        """Fit and read all runs."""
+        where = self.device
+        forked = [where] if where.type == "cuda" else []
+        weights, ids = torch.from_numpy(self.weights()), torch.from_numpy(self.ids)
+        fits: list[Fit] = []
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(forked):
+            for run, index in enumerate(splits(self.ids, self.split, self.runs, self.seed)):
+                run_seed = (self.seed * 1_000_003 + run) % 2**63
+                generator = torch.Generator().manual_seed(run_seed)
+                # Not torch.manual_seed: it would also seed devices that are not forked.
+                torch.default_generator.manual_seed(run_seed)
+                if where.type == "cuda":
+                    with torch.cuda.device(where):
+                        torch.cuda.manual_seed(run_seed)
+                xs = scaled(x, index, self.ranks)
+                ys = (
+                    [torch.from_numpy(y)[r] for r in index]
+                    if self.classes
+                    else scaled(y, index, self.ranks)
+                )
+                train, stop, held = (
+                    Rows(p.to(where), q.to(where), ids[r].to(where))
+                    for p, q, r in zip(xs, ys, index, strict=True)
+                )
+                fits.append(
+                    self._fit((train, stop, held), weights[index[2]].to(where), generator, bar)
+                )
+        return fits
 
-def _labels(value: Array, classes: int | None) -> tuple[NDArray[Any], int]:
-    """Integer labels with -1 for missing, and the number of classes."""
-    array = _numpy("b", value)
-    if array.ndim == 2:
-        if not np.isin(array, (0, 1)).all() or (array.sum(1) > 1).any():
-            raise ValueError("b: expected one-hot rows (or zeros for a missing label), got others")
-        if classes is not None and classes != array.shape[1]:
-            raise ValueError(f"b: expected {classes} columns (classes), got {array.shape[1]}")
-        return np.where(array.any(1), array.argmax(1), -1).astype(np.int64), array.shape[1]
-    if array.ndim != 1 or array.dtype.kind == "f":
-        raise ValueError(
-            "b: expected integer labels (N,) or one-hot labels (N, C) for method 'classifier', "
-            f"got shape {array.shape} of {array.dtype}"
-        )
-    y = array.astype(np.int64)
-    low, high = (int(y.min()), int(y.max())) if len(y) else (0, 0)
-    count = high + 1 if classes is None else classes
-    if low < -1 or high >= count:
-        raise ValueError(f"b: expected labels in 0..{count - 1} (-1 = missing), got {low}..{high}")
-    return y, max(count, 1)
+    def _fit(self, parts: Parts, weights: Tensor, generator: torch.Generator, bar: Any) -> Fit:
+        train = parts[0]
+        widths = train.a.shape[1], self.classes or train.b.shape[1]
+        modules: list[tuple[nn.Module, Budget]] = []
+        for make, rate in self._makers():
+            module = make(*widths)
+            check_critic(module, "critic")
+            budget = replace(self.budget, lr=rate * self.budget.lr)
+            modules.append((module.to(self.device), budget))
 
+        def report(value: float) -> None:
+            if bar is not None:
+                bar.set_postfix(stop=f"{value:.3f}")
+                bar.update()
 
-def _scaled(x: NDArray[Any], rows: Sequence[Tensor], rank_transform: bool) -> list[Tensor]:
-    """The three parts in float32, scaled by statistics of the first."""
-    train = x[rows[0].numpy()]
-    if rank_transform:
-        columns = [_normal_scores(train[:, k], x[:, k]) for k in range(x.shape[1])]
-        x = np.stack(columns, 1)
-        train = x[rows[0].numpy()]
-    with np.errstate(over="ignore", invalid="ignore"):
-        top = np.maximum(np.abs(train).max(0), np.finfo(np.float64).tiny)
-        x, train = x / top, train / top  # a square must not overflow
-    mean, std = train.mean(0), train.std(0)
-    constant = std <= 1e-12 * np.abs(mean)
-    z = (x - mean) / np.where(constant, 1.0, np.where(std > 0.0, std, 1.0))
-    z[:, constant] = 0.0
-    return [squash(torch.from_numpy(z[r.numpy()])).float() for r in rows]
+        if self.classes:
+            return fit_classifier(modules, parts, weights, self.classes, generator, report)
+        if self.method == "club":
+            return fit_conditional(*modules[0], parts, weights, generator, report)
+        kind = "mine" if self.method == "best" else self.method
+        base = self.critic is None
+        return fit_pair(kind, modules, parts, weights, generator, report, base=base)
 
-
-def _normal_scores(train: NDArray[Any], column: NDArray[Any]) -> NDArray[Any]:
-    """Normal scores of midranks among the train rows, interpolated for the others."""
-    values, counts = np.unique(train, return_counts=True)
-    midranks = (np.cumsum(counts) - 0.5 * counts) / len(train)
-    normal = math.sqrt(2.0) * torch.erfinv(torch.from_numpy(2.0 * midranks - 1.0))
-    return np.interp(column, values, normal.numpy())
+    def interval(self, fits: Sequence[Fit], confidence: float) -> tuple[float, float] | None:
+        """Percentiles of the mean over runs; a row weighs the same in every run that reads it."""
+        if not self.bootstrap:
+            return None
+        means = torch.stack([f.held[1:] for f in fits]).mean(0).numpy()
+        tail = 0.5 * (1.0 - confidence)
+        low, high = np.nanquantile(means, (tail, 1.0 - tail))
+        return float(low), float(high)
 
 
 def _progress(total: int) -> Any:

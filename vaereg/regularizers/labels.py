@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vaereg._checks import Spec, check_width, same_rows
+from vaereg._checks import Spec, check_one_hot, check_width, same_rows
 from vaereg.codes import Batch
 from vaereg.critics import frozen, input_width
 from vaereg.regularizer import CriticRegularizer, detach_batch
@@ -57,6 +57,7 @@ class AdversarialClassifier(CriticRegularizer):
         torch.Size([])
     """
 
+    measures_information = True
     probabilities: Tensor | None
 
     def __init__(
@@ -154,17 +155,4 @@ class AdversarialClassifier(CriticRegularizer):
         """
         super().validate(batch)
         label = self.variables[1]
-        y = label.values(batch).detach()
-        total = y.sum(1)
-        sound = (y >= 0).all(1) & (((total - 1.0).abs() < 1e-4) | (total == 0))
-        if not bool(sound.all()):
-            raise ValueError(
-                f"{self.name}: expected rows of label {label.text!r} that sum to 1 (or 0 where "
-                f"missing), got {int((~sound).sum())} others; see vaereg.labels"
-            )
-        present = int((y.sum(0) > 0).sum())
-        if present < 2:
-            raise ValueError(
-                f"{self.name}: expected at least two classes of label {label.text!r} in the "
-                f"batch, got {present} among {int((total > 0).sum())} labelled rows"
-            )
+        check_one_hot(self.name, label.text, label.values(batch))

@@ -3,14 +3,13 @@ r"""Mutual information of two variables through a statistics network."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vaereg._checks import Spec, check_finite, check_varies, check_width, same_rows
+from vaereg._checks import Spec
+from vaereg._pairs import Pairs, PairTerm
 from vaereg.codes import Batch
-from vaereg.critics import Separable, frozen, input_width, pair_scores, takes_pair
 from vaereg.functional.bounds import (
     donsker_varadhan,
     jensen_shannon,
@@ -18,74 +17,12 @@ from vaereg.functional.bounds import (
     mine_loss,
     moving_log_average,
 )
-from vaereg.regularizer import CriticRegularizer, detach_batch, zero_like
+from vaereg.regularizer import zero_like
 
 __all__ = ["JSD", "MINE"]
 
 
-class _PairTerm(CriticRegularizer):
-    """A term of two variables whose critic scores joint rows and product rows."""
-
-    def __init__(self, a: Spec, b: Spec, *, critic: nn.Module) -> None:
-        super().__init__(a, b, critic=critic)
-        self._pair = takes_pair(critic)
-
-    def _scores(
-        self, critic: Callable[..., Any], batch: Batch, other: Batch | None
-    ) -> tuple[Tensor, Tensor] | Tensor:
-        """Scores of joint and product rows, ``(B,)`` each; for a lone row, its joint score only.
-
-        Both kinds of rows go through the critic in one pass, which costs less than two.
-        """
-        first, second = self.variables
-        a, b = first.values(batch), second.values(batch)
-        same_rows(self.name, **{first.text: a, second.text: b})
-        rows = a.shape[0]
-        if other is not None:
-            foreign = second.values(other)
-            if foreign.shape[1:] != b.shape[1:]:
-                raise ValueError(
-                    f"{self.name}: expected variable {second.text!r} of the other batch of shape "
-                    f"(B, {', '.join(map(str, b.shape[1:]))}), got {tuple(foreign.shape)}"
-                )
-            # Any pairing of independent rows will do: a shorter batch is read cyclically.
-            index = torch.arange(rows, device=b.device) % foreign.shape[0]
-            product = foreign[index]
-        elif rows > 1:
-            # A cyclic shift leaves no true pair, where a random permutation leaves one on average.
-            shift = torch.randint(1, rows, (), device=b.device)
-            product = b[(torch.arange(rows, device=b.device) + shift) % rows]
-        else:
-            return self._call(critic, a, b)
-        scores = self._call(critic, torch.cat((a, a)), torch.cat((b, product)))
-        joint, marginal = scores.chunk(2)
-        return joint, marginal
-
-    def _call(self, critic: Callable[..., Any], a: Tensor, b: Tensor) -> Tensor:
-        widths = [
-            (v.text, t.shape[1:].numel()) for v, t in zip(self.variables, (a, b), strict=True)
-        ]
-        if isinstance(self.critic, Separable):
-            wanted = (input_width(self.critic.a), input_width(self.critic.b))
-            for own, want in zip(widths, wanted, strict=True):
-                check_width(self.name, [own], want)
-        elif not self._pair:
-            check_width(self.name, widths, input_width(self.critic))
-        return pair_scores(critic, a, b, pair=self._pair)
-
-    def validate(self, batch: Batch) -> None:
-        """Also checks that both variables vary and a batch has two rows.
-
-        Raises:
-            ValueError: If a variable holds NaN or infinity, or all its rows are equal.
-        """
-        for variable in self.variables:
-            values = variable.values(batch)
-            check_finite(self.name, variable.text, values)
-            check_varies(self.name, variable.text, values)
-
-
-class MINE(_PairTerm):
+class MINE(PairTerm):
     r"""Mutual information by the Donsker-Varadhan bound with MINE's bias-corrected gradient.
 
     .. math:: I(a; b) \ge E_{p(a, b)}[T(a, b)] - \log E_{p(a) p(b)}[e^{T(a, b)}]
@@ -101,18 +38,21 @@ class MINE(_PairTerm):
     step, at a rate of the encoder's order. A critic that is outrun displays 0 while the
     information stays.
 
-    Product rows pair ``a`` with ``b`` of ``other`` where one is given (read cyclically where it is
-    shorter), else with ``b`` shifted cyclically by a random number of rows. A batch of one row has
-    no product rows: the value is then 0 with zero gradient.
+    Product rows pair ``a`` with ``b`` of ``other`` where one is given, else with other rows of
+    ``b``: with all of them where the critic has ``all_pairs``, or else with ``b`` shifted
+    cyclically by a random number of rows (a shorter ``other`` is then read cyclically). A batch of
+    one row has no product rows: the value is then 0 with zero gradient.
 
     Args:
         a: First variable.
         b: Second variable, the one that is read from ``other``.
         critic: The statistics network :math:`T`, see :mod:`vaereg.critics`.
         decay: Decay of the moving average in [0, 1); 0 gives the naive, biased gradient.
+        pairs: Product rows: ``shift`` (one a row), ``all``, or ``auto`` as above. A critic without
+            ``all_pairs`` is called on :math:`B^2` repeated rows for ``all``.
 
     Raises:
-        ValueError: If ``decay`` is outside of [0, 1).
+        ValueError: If ``decay`` is outside of [0, 1), or ``pairs`` is unknown.
 
     References:
         | Mutual Information Neural Estimation (Belghazi et al., 2018), eqs 10 and 12, section 3.2.
@@ -129,8 +69,16 @@ class MINE(_PairTerm):
     log_average: Tensor
     weight: Tensor
 
-    def __init__(self, a: Spec, b: Spec, *, critic: nn.Module, decay: float = 0.99) -> None:
-        super().__init__(a, b, critic=critic)
+    def __init__(
+        self,
+        a: Spec,
+        b: Spec,
+        *,
+        critic: nn.Module,
+        decay: float = 0.99,
+        pairs: Pairs = "auto",
+    ) -> None:
+        super().__init__(a, b, critic=critic, pairs=pairs)
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"{self.name}: expected decay in [0, 1), got {decay}")
         self.decay = float(decay)
@@ -155,7 +103,7 @@ class MINE(_PairTerm):
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> Tensor:
         """The bound, a scalar in nats; gradients reach the variables only."""
-        scores = self._scores(frozen(self.critic), batch, other)
+        scores = self.scores(batch, other)
         if isinstance(scores, Tensor):
             return zero_like(scores)
         joint, product = scores
@@ -166,9 +114,7 @@ class MINE(_PairTerm):
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> Tensor:
         """Minus the bound, a scalar in nats; moves the average in training mode."""
-        scores = self._scores(
-            self.critic, detach_batch(batch), None if other is None else detach_batch(other)
-        )
+        scores = self.fitting_scores(batch, other)
         if isinstance(scores, Tensor):
             return zero_like(scores)
         joint, product = scores
@@ -185,7 +131,7 @@ class MINE(_PairTerm):
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> dict[str, Tensor]:
         """``joint`` (mean score of joint rows), ``log_partition`` and debiased ``log_average``."""
-        scores = self._scores(frozen(self.critic), batch, other)
+        scores = self.scores(batch, other)
         if isinstance(scores, Tensor):
             return {}
         joint, product = scores
@@ -197,7 +143,7 @@ class MINE(_PairTerm):
         }
 
 
-class JSD(_PairTerm):
+class JSD(PairTerm):
     r"""The Jensen-Shannon divergence of the joint from the product of the marginals.
 
     .. math:: \log 2 - \tfrac12 E_{p(a, b)}[\zeta(-T)] - \tfrac12 E_{p(a) p(b)}[\zeta(T)],
@@ -213,6 +159,10 @@ class JSD(_PairTerm):
         a: First variable.
         b: Second variable, the one that is read from ``other``.
         critic: The statistics network :math:`T`.
+        pairs: Product rows, as for :class:`MINE`.
+
+    Raises:
+        ValueError: If ``pairs`` is unknown.
 
     References:
         | f-GAN (Nowozin et al., 2016), table 2; Deep InfoMax (Hjelm et al., 2019), eq 4.
@@ -229,22 +179,20 @@ class JSD(_PairTerm):
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> Tensor:
         """The bound, a scalar in nats; gradients reach the variables only."""
-        scores = self._scores(frozen(self.critic), batch, other)
+        scores = self.scores(batch, other)
         return zero_like(scores) if isinstance(scores, Tensor) else jensen_shannon(*scores)
 
     def critic_loss(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> Tensor:
         """Minus the bound, a scalar in nats."""
-        scores = self._scores(
-            self.critic, detach_batch(batch), None if other is None else detach_batch(other)
-        )
+        scores = self.fitting_scores(batch, other)
         return zero_like(scores) if isinstance(scores, Tensor) else -jensen_shannon(*scores)
 
     def diagnostics(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> dict[str, Tensor]:
         """``mutual_information``: the plug-in :math:`E_{p(a, b)}[T]`, no bound, in nats."""
-        scores = self._scores(frozen(self.critic), batch, other)
+        scores = self.scores(batch, other)
         joint = scores if isinstance(scores, Tensor) else scores[0]
         return {"mutual_information": joint.mean().detach()}
