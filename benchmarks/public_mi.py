@@ -5,14 +5,17 @@ information and estimators of its own. It asks for an equinox that no longer imp
 environment of its own install, in this order,
 
     pip install benchmark-mi
-    pip install "jax==0.4.38" "jaxlib==0.4.38" "equinox>=0.11.12,<0.13" "tensorflow-probability==0.25.0"
+    pip install "jax==0.4.38" "jaxlib==0.4.38" "equinox>=0.11.12,<0.13" \\
+        "tensorflow-probability==0.25.0"
 
 Then, with that environment's Python for the first two commands and vaereg's for the others:
 
-    python benchmarks/public_mi.py draw --data public_mi_data     # rows of all tasks, as npz
-    python benchmarks/public_mi.py peers --data public_mi_data    # its neural estimators, resumable
-    python benchmarks/public_mi.py ours --data public_mi_data     # estimate_mi, resumable
-    python benchmarks/public_mi.py table                          # errors side by side
+    python benchmarks/public_mi.py draw --data public_mi_data   # rows of all tasks, as npz
+    python benchmarks/public_mi.py peers --data public_mi_data  # its neural estimators
+    python benchmarks/public_mi.py ours --data public_mi_data   # estimate_mi
+    python benchmarks/public_mi.py table                        # errors side by side
+
+`peers` and `ours` go on where they were cut.
 
 Both sides see the same rows. Their estimators run with the package's own settings.
 """
@@ -164,10 +167,10 @@ def table(args: argparse.Namespace) -> None:
     for name in sorted(names):
         entry = record["estimators"][name]["tasks"]
         errors = [abs(entry[k]["value"] - entry[k]["truth"]) for k in common]
-        cpu = [entry[k]["cpu_seconds"] for k in common]
+        wall = [entry[k]["seconds"] for k in common]
         print(f"{name:32s} median {statistics.median(errors):.4f}  mean "
               f"{statistics.fmean(errors):.4f}  worst {max(errors):.3f}  "
-              f"CPU {statistics.median(cpu):.0f} s a task")  # fmt: skip
+              f"{statistics.median(wall):.0f} s a task")  # fmt: skip
 
 
 def main() -> None:

@@ -1,5 +1,9 @@
 """Measurements of codes and models that are already there; nothing here trains the model."""
 
+from vaereg.metrics.auditing import Audit as Audit
+from vaereg.metrics.auditing import AuditHook as AuditHook
+from vaereg.metrics.auditing import TermAudit as TermAudit
+from vaereg.metrics.auditing import audit as audit
 from vaereg.metrics.information import InformationWarning as InformationWarning
 from vaereg.metrics.information import MIEstimate as MIEstimate
 from vaereg.metrics.information import estimate_mi as estimate_mi

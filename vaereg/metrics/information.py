@@ -63,8 +63,8 @@ class MIEstimate:
         ceiling: What no reading can pass: the log of the batch for ``infonce``, else the log of
             the rows that a run reads; or None.
         choices: The critic that each run chose; ``"none"`` where none beat :math:`T = 0`.
-        planted: What the procedure read of each planted leak: its size and the ends of the
-            interval.
+        planted: What the procedure read of each planted leak: its size, the reading, and the ends
+            of the reading's interval.
 
     Example:
         >>> estimate = MIEstimate(0.5, 0.1, (0.4, 0.6), 0.02)
@@ -85,7 +85,7 @@ class MIEstimate:
     bound: str = "lower"
     ceiling: float | None = None
     choices: tuple[str, ...] = ()
-    planted: tuple[tuple[float, float, float], ...] = ()
+    planted: tuple[tuple[float, float, float, float], ...] = ()
 
     def in_bits(self) -> MIEstimate:
         """The same estimate in bits; an estimate in bits is returned as it is."""
@@ -104,7 +104,10 @@ class MIEstimate:
             power=None if self.power is None else self.power * bits,
             interval=low_high,
             ceiling=None if self.ceiling is None else self.ceiling * bits,
-            planted=tuple((s * bits, low * bits, high * bits) for s, low, high in self.planted),
+            planted=tuple(
+                (size * bits, mean * bits, low * bits, high * bits)
+                for size, mean, low, high in self.planted
+            ),
             unit="bits",
         )
 
@@ -121,7 +124,7 @@ def estimate_mi(
     critic: Factory | None = None,
     classes: int | None = None,
     groups: Array | None = None,
-    planted: Sequence[float] = (),
+    planted: Sequence[float] | Callable[[MIEstimate], Sequence[float]] = (),
     runs: int = 5,
     seed: int = 0,
     split: Sequence[float] = (0.6, 0.2, 0.2),
@@ -188,8 +191,9 @@ def estimate_mi(
             one datum, stay in one part, make no product pairs, and are resampled together.
         planted: Sizes in nats of leaks to plant for the power, ascending: ``b`` is drawn anew so
             that it tells exactly this much of one column of ``a``, and the same procedure reads
-            it. The first size whose interval lies above 0 is :attr:`MIEstimate.power`; the
-            larger ones are not tried.
+            it. The first size of which at least half is read, with an interval above 0, is
+            :attr:`MIEstimate.power`; the larger ones are not tried. Also a function from the
+            estimate so far to such sizes.
         runs: Number of runs, each with its own critic. Consecutive runs read disjoint parts for as
             long as there are any.
         seed: Seed of all runs. Equal seeds give equal values on the same machine.
@@ -258,10 +262,8 @@ def estimate_mi(
         raise ValueError(f"confidence: expected a level in (0, 1), got {confidence}")
     if len(split) != 3 or min(split) <= 0.0 or abs(sum(split) - 1.0) > 1e-6:
         raise ValueError(f"split: expected three positive fractions that sum to 1, got {split}")
-    if planted and not bootstrap:
-        raise ValueError("bootstrap: expected at least 1 to measure the power, got 0")
-    if any(size <= 0.0 for size in planted) or list(planted) != sorted(planted):
-        raise ValueError(f"planted: expected positive sizes, ascending, got {tuple(planted)}")
+    if not callable(planted):
+        _check_planted(planted, bootstrap)
     x = rows("a", a)
     integer = np.asarray(b.detach().cpu() if isinstance(b, Tensor) else b)
     discrete = method == "classifier" or (
@@ -290,45 +292,81 @@ def estimate_mi(
         method == "best" if rank_transform is None else rank_transform,
         bootstrap, Budget(epochs, batch_size, lr, weight_decay, patience), torch.device(device),
     )  # fmt: skip
-    bar = _progress(study.passes() * (1 + len(planted))) if progress else None
+    bar = _progress(study.passes()) if progress else None
     try:
         fits = study.read(x, y, bar)
         values = [float(f.held[0]) for f in fits]
-        interval = study.interval(fits, confidence)
-        power = math.inf if planted else None
-        readings: list[tuple[float, float, float]] = []
-        for size in planted:
-            leak = plant(x, y, size, np.random.default_rng((seed, 1)))
-            found = leak and study.interval(study.read(*leak, bar), confidence)
-            if not found:  # so much does not fit into these labels, and more does not either
-                break
-            readings.append((size, *found))
-            if found[0] > 0.0:
-                power = size
-                break
+        mean = float(np.mean(values))
+        train = float(np.mean([f.train for f in fits]))
+        bound, interval = _BOUNDS[method], study.interval(fits, confidence)
+        ceiling = math.log(min(batch_size, held) if method == "infonce" else held)
+        found = MIEstimate(
+            mean,
+            float(np.std(values, ddof=1)) if runs > 1 else 0.0,
+            tuple(values),
+            (train if displayed is None else displayed) - mean,
+            interval=interval,
+            method=method,
+            bound=bound,
+            ceiling=ceiling if bound == "lower" else None,
+            choices=tuple(f.choice for f in fits),
+        )
+        sizes = planted
+        if callable(sizes):
+            sizes = sizes(found)
+            _check_planted(sizes, bootstrap)
+        if sizes:
+            found = _with_power(found, study, x, y, sizes, confidence, bar)
     finally:
         if bar is not None:
             bar.close()
-    mean = float(np.mean(values))
-    std = float(np.std(values, ddof=1)) if runs > 1 else 0.0
-    train = float(np.mean([f.train for f in fits]))
-    gap = (train if displayed is None else displayed) - mean
-    bound, ceiling = _BOUNDS[method], None
-    if bound == "lower":
-        ceiling = math.log(min(batch_size, held) if method == "infonce" else held)
-        if mean > _NEAR * ceiling:
-            what = "the batch" if method == "infonce" else "the rows that a run reads"
-            warnings.warn(
-                f"estimate_mi: {mean:.2f} nats is near the ceiling of a lower bound, the log of "
-                f"{what}, {ceiling:.2f}: the truth may be far above; use more rows"
-                + (" or a larger batch_size" if method == "infonce" else ""),
-                InformationWarning,
-                stacklevel=2,
-            )
-    return MIEstimate(
-        mean, std, tuple(values), gap, power, interval=interval, method=method, bound=bound,
-        ceiling=ceiling, choices=tuple(f.choice for f in fits), planted=tuple(readings),
-    )  # fmt: skip
+    if found.ceiling is not None and mean > _NEAR * ceiling:
+        what = "the batch" if method == "infonce" else "the rows that a run reads"
+        warnings.warn(
+            f"estimate_mi: {mean:.2f} nats is near the ceiling of a lower bound, the log of "
+            f"{what}, {ceiling:.2f}: the truth may be far above; use more rows"
+            + (" or a larger batch_size" if method == "infonce" else ""),
+            InformationWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def _check_planted(sizes: Sequence[float], bootstrap: int) -> None:
+    if sizes and not bootstrap:
+        raise ValueError("bootstrap: expected at least 1 to measure the power, got 0")
+    if any(size <= 0.0 for size in sizes) or list(sizes) != sorted(sizes):
+        raise ValueError(f"planted: expected positive sizes, ascending, got {tuple(sizes)}")
+
+
+def _with_power(
+    found: MIEstimate,
+    study: _Study,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    sizes: Sequence[float],
+    confidence: float,
+    bar: Any,
+) -> MIEstimate:
+    """The estimate with its power: the first planted size that is seen."""
+    readings: list[tuple[float, float, float, float]] = []
+    for size in sizes:
+        leak = plant(x, y, size, np.random.default_rng((study.seed, 1)))
+        if leak is None:  # so much does not fit into these labels, and more does not either
+            break
+        if bar is not None:
+            bar.total += study.passes()
+        fits = study.read(*leak, bar)
+        mean, ends = (
+            float(np.mean([float(f.held[0]) for f in fits])),
+            study.interval(fits, confidence),
+        )
+        assert ends is not None  # bootstrap was checked
+        readings.append((size, mean, *ends))
+        # A trace of the leak is not the leak: half of it must be there.
+        if ends[0] > 0.0 and mean >= 0.5 * size:
+            return replace(found, power=size, planted=tuple(readings))
+    return replace(found, power=math.inf, planted=tuple(readings))
 
 
 # Within this share of its ceiling a lower bound is reported with a warning.

@@ -33,6 +33,8 @@ class MINE(PairTerm):
     path (``critic_loss``) and on the encoder's path (``forward``) alike. The average lives in log
     space in two buffers, moves only in ``critic_loss`` and in training mode, and includes the
     current batch, which bounds the gradient by :math:`1 / (1 - \text{decay})` times the naive one.
+    It also steadies the constant of :math:`T`, to which the bound is blind: a change of it changes
+    :math:`E[e^T]` against its average, and the gradient resists. With decay 0 it drifts.
 
     The term is a lower bound only while the critic is fitted: take several critic steps an encoder
     step, at a rate of the encoder's order. A critic that is outrun displays 0 while the
