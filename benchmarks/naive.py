@@ -139,7 +139,7 @@ class UnfrozenMINE(vaereg.MINE):
         step: int | Tensor = 0,
     ) -> Tensor:
         """The bound, a scalar in nats."""
-        scores = self._scores(self.critic, batch, other)
+        scores = self.scores(batch, other, freeze=False)
         if isinstance(scores, Tensor):
             return zero_like(scores)
         joint, product = scores

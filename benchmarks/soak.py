@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -177,6 +178,12 @@ def progress(total: int) -> Any:
     return tqdm(total=total, unit="step", mininterval=5.0, disable=None)
 
 
+def text(record: dict[str, Any]) -> str:
+    """JSON with each list on one line."""
+    spread = json.dumps(record, indent=1)
+    return re.sub(r"\[[^\[\]{}]*\]", lambda m: " ".join(m[0].split()), spread) + "\n"
+
+
 def commit() -> str:
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -245,7 +252,7 @@ def main() -> None:
     }  # fmt: skip
     if not args.only:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(json.dumps(record, indent=1) + "\n")
+        Path(args.out).write_text(text(record))
 
 
 if __name__ == "__main__":

@@ -248,6 +248,35 @@ def test_average_is_the_debiased_mean_of_all_batches():
     assert math.isclose(found, slow, rel_tol=1e-5)
 
 
+class Constant(nn.Module):
+    """T(x, y) = c."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x, y):
+        return self.c + 0.0 * x[:, 0]
+
+
+@pytest.mark.parametrize(("decay", "left"), [(0.99, 1.0 / 5.95), (0.0, 1.0)])
+def test_the_average_resists_a_change_of_the_free_constant(decay, left):
+    """The bound does not see c. With the average m, descent at rate r keeps
+    c + r * decay / (1 - decay) * log m: of a kick of 1, 1 / (1 + 0.05 * 99) is left."""
+    term = vaereg.MINE("x", "y", critic=Constant(), decay=decay)
+    optimizer = torch.optim.SGD(term.critic_parameters(), 0.05)
+    batch = {"x": torch.zeros(4, 1), "y": torch.zeros(4, 1)}
+    for step in range(3000):
+        if step == 1000:
+            with torch.no_grad():
+                term.critic.c.fill_(1.0)
+        optimizer.zero_grad()
+        term.critic_loss(batch).backward()
+        optimizer.step()
+        assert step >= 1000 or abs(term.critic.c.item()) < 1e-3
+    assert term.critic.c.item() == pytest.approx(left, abs=0.02)
+
+
 def test_one_broken_batch_does_not_poison_the_average():
     term = vaereg.MINE("x", "y", critic=Product(0.3))
     good = {"x": torch.randn(8, 1), "y": torch.randn(8, 1)}

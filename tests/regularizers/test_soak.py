@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -57,3 +58,10 @@ def test_the_stated_truth():
     known = torch.special.entr(p) + torch.special.entr(1.0 - p)
     error = 4.0 * known.std().item() / 1000.0
     assert game.truth(True) == pytest.approx(math.log(2.0) - known.mean().item(), abs=error)
+
+
+def test_the_stored_form_is_json_with_lists_on_one_line():
+    record = {"a": {"trace": {"x": [1.5, 2, "nan"]}, "b": None}, "c": [0.25, -1e-9]}
+    stored = soak.text(record)
+    assert json.loads(stored) == record
+    assert '"x": [ 1.5, 2, "nan" ]' in stored

@@ -306,7 +306,7 @@ class AuditHook:
         options: Passed on to :func:`audit`.
 
     Attributes:
-        history: ``(epoch, Audit)`` pairs; :func:`vaereg.plots.audit_history` draws them.
+        history: ``(epoch, Audit)`` pairs.
 
     Raises:
         ValueError: If ``every`` is below 1.
