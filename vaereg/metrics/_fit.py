@@ -13,19 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaereg.critics import AllPairs, Concatenated, pair_scores, takes_pair
-from vaereg.functional.variational import soft_clamp
 from vaereg.metrics._networks import Canonical, Mean, Sum, joint_scores
 from vaereg.metrics._read import Reader, Rows, bound_and_error, read
 
-__all__ = ["Budget", "Fit", "Parts", "fit_classifier", "fit_conditional", "fit_pair"]
+__all__ = ["SCALES", "Budget", "Fit", "Parts", "fit_module", "fit_pair"]
 
 _SHIFTS = 8  # product rows per joint row, for critics without cheap pairs
 _STOP_PAIRS, _READ_PAIRS, _CHOICE_PAIRS = 1 << 19, 1 << 25, 1 << 17
 _RATES = (1.0, 0.25, 0.0625)
 # Shrinkages of the fitted critic that early stopping may choose from.
-_SCALES = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
+SCALES = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
 _RIDGES = (1e-6, 0.1, 1.0)
-_LOGVAR = (-10.0, 10.0)
 Parts = tuple[Rows, Rows, Rows]
 Factory = Callable[[int, int], nn.Module]
 
@@ -123,7 +121,7 @@ def _full_table(critic: nn.Module, rows: Rows) -> Tensor:
 # ---- training
 
 
-def _train(
+def fit_module(
     module: nn.Module,
     loss: Callable[[Tensor], Tensor],
     values: Callable[[], list[tuple[float, float]]],
@@ -151,7 +149,7 @@ def _train(
         k = max(range(len(bounds)), key=bounds.__getitem__)
         if not bounds[k] > best:  # a nan is never better
             return False
-        best, scale = bounds[k], _SCALES[k]
+        best, scale = bounds[k], SCALES[k]
         state = copy.deepcopy(module.state_dict())
         return True
 
@@ -190,10 +188,10 @@ def _fit_one(
         bounds = bound_and_error(kind, critic, stop, (1.0,), _STOP_PAIRS, budget.batch_size)
         value = bounds[0][0] - 2.0 * bounds[0][1]
         return (value, 1.0) if value > 0.0 else (0.0, 0.0)
-    return _train(
+    return fit_module(
         critic,
         lambda i: _loss(kind, critic, train[i.to(train.a.device)], generator),
-        lambda: bound_and_error(kind, critic, stop, _SCALES, _STOP_PAIRS, budget.batch_size),
+        lambda: bound_and_error(kind, critic, stop, SCALES, _STOP_PAIRS, budget.batch_size),
         len(train),
         budget,
         generator,
@@ -227,9 +225,9 @@ def fit_pair(
     if len(candidates) > 1 and min(c[1] for c in candidates[:2]) > 0.0:
         both = Mean(candidates[0][3], candidates[1][3]).eval()
         with torch.no_grad():
-            bounds = bound_and_error(kind, both, stop, _SCALES, _STOP_PAIRS, size)
+            bounds = bound_and_error(kind, both, stop, SCALES, _STOP_PAIRS, size)
         k = max(range(len(bounds)), key=lambda k: bounds[k][0] - 2.0 * bounds[k][1])
-        candidates.append((bounds[k][0] - 2.0 * bounds[k][1], _SCALES[k], "Mean", both))
+        candidates.append((bounds[k][0] - 2.0 * bounds[k][1], SCALES[k], "Mean", both))
     _, scale, name, critic = max(candidates, key=lambda c: c[0])
     if scale == 0.0:
         return Fit(torch.zeros(weights.shape[1], dtype=torch.float64), 0.0, "none")
@@ -245,109 +243,3 @@ def fit_pair(
         m = min(len(held), len(train))
         own = read(kind, critic, train[:m], weights[:m, :1] * 0.0 + 1.0, **options)
     return Fit(values.cpu(), float(own[0]), name)
-
-
-def fit_classifier(
-    modules: Sequence[tuple[nn.Module, Budget]],
-    parts: Parts,
-    weights: Tensor,
-    classes: int,
-    generator: torch.Generator,
-    report: Callable[[float], None],
-) -> Fit:
-    """As :func:`fit_pair` for classifiers: mean of log q(y | a) - log p(y); ``b`` holds labels."""
-    train, stop, held = parts
-    # Krichevsky-Trofimov smoothing: a class that the train rows lack has a finite log-frequency.
-    counts = torch.bincount(train.b, minlength=classes).to(train.a.dtype) + 0.5
-    prior = (counts / counts.sum()).log()
-
-    def gains(module: nn.Module, rows: Rows, scales: Sequence[float]) -> list[Tensor]:
-        logits, marginal = module(rows.a), prior[rows.b]
-        # (n,) for each scale.
-        return [
-            -F.cross_entropy(s * logits + prior, rows.b, reduction="none") - marginal
-            for s in scales
-        ]
-
-    def stopped(module: nn.Module) -> list[tuple[float, float]]:
-        found = gains(module, stop, _SCALES)
-        return [(float(g.mean()), float(g.std()) / math.sqrt(len(g))) for g in found]
-
-    best, scale, chosen = 0.0, 0.0, modules[0][0]
-    for module, budget in modules:
-        value, own = _train(
-            module,
-            lambda i, m=module: -gains(m, train[i.to(train.a.device)], (1.0,))[0].mean(),
-            lambda m=module: stopped(m),
-            len(train),
-            budget,
-            generator,
-            report,
-        )
-        if value > best:
-            best, scale, chosen = value, own, module
-    with torch.no_grad():
-        found = gains(chosen, held, (scale,))[0].to(weights.dtype)
-        values = (found @ weights / weights.sum(0)).double()
-        on_train = float(gains(chosen, train, (scale,))[0].mean())
-    return Fit(values.cpu(), on_train, type(chosen).__name__ if scale else "none")
-
-
-def fit_conditional(
-    module: nn.Module,
-    budget: Budget,
-    parts: Parts,
-    weights: Tensor,
-    generator: torch.Generator,
-    report: Callable[[float], None],
-) -> Fit:
-    """CLUB: a Gaussian of ``b`` given ``a`` fitted by likelihood, read against shuffled rows."""
-    train, stop, held = parts
-    mean, var = train.b.mean(0), train.b.var(0).clamp_min(1e-12)
-
-    def log_density(rows: Rows) -> Tensor:
-        centre, logvar = module(rows.a).chunk(2, 1)
-        logvar = soft_clamp(logvar, *_LOGVAR)
-        return -0.5 * ((rows.b - centre).square() * (-logvar).exp() + logvar).sum(1)
-
-    def marginal(rows: Rows) -> Tensor:
-        return -0.5 * ((rows.b - mean).square() / var + var.log()).sum(1)
-
-    def stopped() -> list[tuple[float, float]]:
-        gain = log_density(stop) - marginal(stop)
-        return [(float(gain.mean()), float(gain.std()) / math.sqrt(len(gain)))]
-
-    _, scale = _train(
-        module,
-        lambda i: -log_density(train[i.to(train.a.device)]).mean(),
-        stopped,
-        len(train),
-        budget,
-        generator,
-        report,
-    )
-    if scale == 0.0:
-        return Fit(torch.zeros(weights.shape[1], dtype=torch.float64), 0.0, "none")
-    with torch.no_grad():
-        values = _club(module, held, weights)
-        m = min(len(held), len(train))
-        own = _club(module, train[:m], torch.ones_like(weights[:m, :1]))
-    return Fit(values.cpu(), float(own[0]), type(module).__name__)
-
-
-def _club(module: nn.Module, rows: Rows, weights: Tensor) -> Tensor:
-    """E[log q(b|a)] - E[log q(b'|a)], b' from the other rows, for each column of ``weights``."""
-    centre, logvar = (t.double() for t in module(rows.a).chunk(2, 1))
-    precision = (-soft_clamp(logvar, *_LOGVAR)).exp()
-    b, w = rows.b.double(), weights.double()
-    centred = b - b.mean(0)
-    centre = centre - b.mean(0)
-    own = ((centred - centre).square() * precision).sum(1)  # (n,)
-    share = w / w.sum(0)
-    first, second = centred.mT @ share, centred.square().mT @ share  # (D, R)
-    # Mean over all b' of the squared distance, by the moments of b; b is centred beforehand.
-    every = precision @ second - 2.0 * (precision * centre) @ first
-    every = every + (precision * centre.square()).sum(1, keepdim=True)
-    # Leave the own row out: it is no product row.
-    others = (every - share * own[:, None]) / (1.0 - share).clamp_min(1e-12)
-    return 0.5 * ((others - own[:, None]) * share).sum(0)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -21,12 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vaereg.critics import check_critic
-from vaereg.metrics._fit import Budget, Fit, Parts, fit_classifier, fit_conditional, fit_pair
-from vaereg.metrics._networks import PairCritic, classifier, conditional, deep_classifier, sharp
-from vaereg.metrics._plant import plant
-from vaereg.metrics._read import Rows
-from vaereg.metrics._rows import Array, check_count, group_ids, labels, rows, scaled, splits
+from vaereg.metrics._estimate import InformationWarning, MIEstimate
+from vaereg.metrics._fit import Budget
+from vaereg.metrics._rows import Array, check_count, group_ids, labels, rows, splits
+from vaereg.metrics._study import Factory, Study, check_planted, with_power
 
 __all__ = ["InformationWarning", "MIEstimate", "estimate_mi"]
 
@@ -35,85 +32,8 @@ _BOUNDS = {
     "best": "lower", "mine": "lower", "nwj": "lower", "jsd": "lower", "infonce": "lower",
     "classifier": "lower", "smile": "none", "club": "upper",
 }  # fmt: skip
-Factory = Callable[[int, int], nn.Module]
-
-
-class InformationWarning(UserWarning):
-    """An estimate that must not be taken at its face value."""
-
-
-@dataclass(frozen=True)
-class MIEstimate:
-    """A mutual information measured on held-out rows.
-
-    Attributes:
-        mean: Mean of ``values``.
-        std: Standard deviation over the runs (``ddof=1``); 0 for one run.
-        values: The held-out value of each run.
-        gap: The displayed value minus ``mean``. Displayed is what the caller passed as
-            ``displayed``, or else the mean bound of the kept critics on their training rows.
-        power: The smallest planted dependence that the procedure told from independence, ``inf``
-            where it told none, or None where that was not measured. Below it the answer is
-            "cannot tell", never "independent".
-        unit: ``"nats"`` or ``"bits"``.
-        interval: Ends of the bootstrap interval of ``mean`` over held-out rows, given the fitted
-            critics, or None. It holds sampling noise only, not what the critics failed to learn.
-        method: The method's name.
-        bound: ``"lower"``, ``"upper"``, or ``"none"`` for an estimate that is no bound.
-        ceiling: What no reading can pass: the log of the batch for ``infonce``, else the log of
-            the rows that a run reads; or None.
-        choices: The critic that each run chose; ``"none"`` where none beat :math:`T = 0`.
-        planted: What the procedure read of each planted leak: its size, the reading, and the ends
-            of the reading's interval.
-
-    Example:
-        >>> estimate = MIEstimate(0.5, 0.1, (0.4, 0.6), 0.02)
-        >>> print(estimate)
-        0.500 ± 0.100 nats (2 runs, held out)
-        >>> print(estimate.in_bits())
-        0.721 ± 0.144 bits (2 runs, held out)
-    """
-
-    mean: float
-    std: float
-    values: tuple[float, ...]
-    gap: float
-    power: float | None = None
-    unit: str = "nats"
-    interval: tuple[float, float] | None = None
-    method: str = "mine"
-    bound: str = "lower"
-    ceiling: float | None = None
-    choices: tuple[str, ...] = ()
-    planted: tuple[tuple[float, float, float, float], ...] = ()
-
-    def in_bits(self) -> MIEstimate:
-        """The same estimate in bits; an estimate in bits is returned as it is."""
-        if self.unit == "bits":
-            return self
-        bits = 1.0 / math.log(2.0)
-        low_high = None if self.interval is None else (
-            self.interval[0] * bits, self.interval[1] * bits
-        )  # fmt: skip
-        return replace(
-            self,
-            mean=self.mean * bits,
-            std=self.std * bits,
-            values=tuple(v * bits for v in self.values),
-            gap=self.gap * bits,
-            power=None if self.power is None else self.power * bits,
-            interval=low_high,
-            ceiling=None if self.ceiling is None else self.ceiling * bits,
-            planted=tuple(
-                (size * bits, mean * bits, low * bits, high * bits)
-                for size, mean, low, high in self.planted
-            ),
-            unit="bits",
-        )
-
-    def __str__(self) -> str:
-        runs = f"{len(self.values)} run{'s' if len(self.values) != 1 else ''}"
-        return f"{self.mean:.3f} ± {self.std:.3f} {self.unit} ({runs}, held out)"
+# Within this share of its ceiling a lower bound is reported with a warning.
+_NEAR = 0.8
 
 
 def estimate_mi(
@@ -263,7 +183,7 @@ def estimate_mi(
     if len(split) != 3 or min(split) <= 0.0 or abs(sum(split) - 1.0) > 1e-6:
         raise ValueError(f"split: expected three positive fractions that sum to 1, got {split}")
     if not callable(planted):
-        _check_planted(planted, bootstrap)
+        check_planted(planted, bootstrap)
     x = rows("a", a)
     integer = np.asarray(b.detach().cpu() if isinstance(b, Tensor) else b)
     discrete = method == "classifier" or (
@@ -287,7 +207,7 @@ def estimate_mi(
         device = a.device if isinstance(a, Tensor) else "cpu"
     if lr is None:
         lr = 5e-3 if discrete else 2e-3
-    study = _Study(
+    study = Study(
         method, critic, n_classes, ids, runs, seed, tuple(split),
         method == "best" if rank_transform is None else rank_transform,
         bootstrap, Budget(epochs, batch_size, lr, weight_decay, patience), torch.device(device),
@@ -314,9 +234,9 @@ def estimate_mi(
         sizes = planted
         if callable(sizes):
             sizes = sizes(found)
-            _check_planted(sizes, bootstrap)
+            check_planted(sizes, bootstrap)
         if sizes:
-            found = _with_power(found, study, x, y, sizes, confidence, bar)
+            found = with_power(found, study, x, y, sizes, confidence, bar)
     finally:
         if bar is not None:
             bar.close()
@@ -330,150 +250,6 @@ def estimate_mi(
             stacklevel=2,
         )
     return found
-
-
-def _check_planted(sizes: Sequence[float], bootstrap: int) -> None:
-    if sizes and not bootstrap:
-        raise ValueError("bootstrap: expected at least 1 to measure the power, got 0")
-    if any(size <= 0.0 for size in sizes) or list(sizes) != sorted(sizes):
-        raise ValueError(f"planted: expected positive sizes, ascending, got {tuple(sizes)}")
-
-
-def _with_power(
-    found: MIEstimate,
-    study: _Study,
-    x: NDArray[Any],
-    y: NDArray[Any],
-    sizes: Sequence[float],
-    confidence: float,
-    bar: Any,
-) -> MIEstimate:
-    """The estimate with its power: the first planted size that is seen."""
-    readings: list[tuple[float, float, float, float]] = []
-    for size in sizes:
-        leak = plant(x, y, size, np.random.default_rng((study.seed, 1)))
-        if leak is None:  # so much does not fit into these labels, and more does not either
-            break
-        if bar is not None:
-            bar.total += study.passes()
-        fits = study.read(*leak, bar)
-        mean, ends = (
-            float(np.mean([float(f.held[0]) for f in fits])),
-            study.interval(fits, confidence),
-        )
-        assert ends is not None  # bootstrap was checked
-        readings.append((size, mean, *ends))
-        # A trace of the leak is not the leak: half of it must be there.
-        if ends[0] > 0.0 and mean >= 0.5 * size:
-            return replace(found, power=size, planted=tuple(readings))
-    return replace(found, power=math.inf, planted=tuple(readings))
-
-
-# Within this share of its ceiling a lower bound is reported with a warning.
-_NEAR = 0.8
-
-
-@dataclass(frozen=True)
-class _Study:
-    """One procedure, that data and planted leaks alike go through."""
-
-    method: str
-    critic: Factory | None
-    classes: int
-    ids: NDArray[np.int64]
-    runs: int
-    seed: int
-    split: tuple[float, ...]
-    ranks: bool
-    bootstrap: int
-    budget: Budget
-    device: torch.device
-
-    def passes(self) -> int:
-        return self.runs * self.budget.epochs * len(self._makers())
-
-    def _makers(self) -> list[tuple[Factory, float]]:
-        """The critics that a run fits, and the factors of their learning rates."""
-        if self.critic is not None:
-            return [(self.critic, 1.0)]
-        if self.classes:
-            both: list[tuple[Factory, float]] = [(classifier, 1.0), (deep_classifier, 0.4)]
-            return both if self.method == "best" else both[:1]
-        if self.method == "club":
-            return [(conditional, 1.0)]
-        # A shallow network with edges to find bears, and needs, longer steps.
-        pair: list[tuple[Factory, float]] = [(PairCritic, 1.0), (sharp, 2.5)]
-        return pair if self.method == "best" else pair[:1]
-
-    def weights(self) -> NDArray[np.float32]:
-        """One column of ones, and how often each row is drawn in each bootstrap replicate."""
-        groups = int(self.ids.max()) + 1
-        draw = np.random.default_rng((self.seed, 2))
-        columns = np.ones((groups, 1 + self.bootstrap), np.float32)
-        columns[:, 1:] = draw.multinomial(groups, np.full(groups, 1.0 / groups), self.bootstrap).T
-        return columns[self.ids]
-
-    def read(self, x: NDArray[Any], y: NDArray[Any], bar: Any) -> list[Fit]:
-        """Fit and read all runs."""
-        where = self.device
-        forked = [where] if where.type == "cuda" else []
-        weights, ids = torch.from_numpy(self.weights()), torch.from_numpy(self.ids)
-        fits: list[Fit] = []
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(forked):
-            for run, index in enumerate(splits(self.ids, self.split, self.runs, self.seed)):
-                run_seed = (self.seed * 1_000_003 + run) % 2**63
-                generator = torch.Generator().manual_seed(run_seed)
-                # Not torch.manual_seed: it would also seed devices that are not forked.
-                torch.default_generator.manual_seed(run_seed)
-                if where.type == "cuda":
-                    with torch.cuda.device(where):
-                        torch.cuda.manual_seed(run_seed)
-                xs = scaled(x, index, self.ranks)
-                ys = (
-                    [torch.from_numpy(y)[r] for r in index]
-                    if self.classes
-                    else scaled(y, index, self.ranks)
-                )
-                train, stop, held = (
-                    Rows(p.to(where), q.to(where), ids[r].to(where))
-                    for p, q, r in zip(xs, ys, index, strict=True)
-                )
-                fits.append(
-                    self._fit((train, stop, held), weights[index[2]].to(where), generator, bar)
-                )
-        return fits
-
-    def _fit(self, parts: Parts, weights: Tensor, generator: torch.Generator, bar: Any) -> Fit:
-        train = parts[0]
-        widths = train.a.shape[1], self.classes or train.b.shape[1]
-        modules: list[tuple[nn.Module, Budget]] = []
-        for make, rate in self._makers():
-            module = make(*widths)
-            check_critic(module, "critic")
-            budget = replace(self.budget, lr=rate * self.budget.lr)
-            modules.append((module.to(self.device), budget))
-
-        def report(value: float) -> None:
-            if bar is not None:
-                bar.set_postfix(stop=f"{value:.3f}")
-                bar.update()
-
-        if self.classes:
-            return fit_classifier(modules, parts, weights, self.classes, generator, report)
-        if self.method == "club":
-            return fit_conditional(*modules[0], parts, weights, generator, report)
-        kind = "mine" if self.method == "best" else self.method
-        base = self.critic is None
-        return fit_pair(kind, modules, parts, weights, generator, report, base=base)
-
-    def interval(self, fits: Sequence[Fit], confidence: float) -> tuple[float, float] | None:
-        """Percentiles of the mean over runs; a row weighs the same in every run that reads it."""
-        if not self.bootstrap:
-            return None
-        means = torch.stack([f.held[1:] for f in fits]).mean(0).numpy()
-        tail = 0.5 * (1.0 - confidence)
-        low, high = np.nanquantile(means, (tail, 1.0 - tail))
-        return float(low), float(high)
 
 
 def _progress(total: int) -> Any:

@@ -78,6 +78,8 @@ class AdversarialClassifier(CriticRegularizer):
         if abs(total - 1.0) > 1e-4:
             raise ValueError(f"{self.name}: expected probabilities that sum to 1, got {total}")
         self.loss = loss
+        # The KL to the uniform law is not 0 for independent labels of unequal frequencies.
+        self.measures_information = loss != "uniform"
         self.register_buffer("probabilities", probabilities)
 
     def _read(self, critic: nn.Module, batch: Batch, *, freeze: bool) -> tuple[Tensor, Tensor]:

@@ -101,6 +101,8 @@ class VariationalMI(CriticRegularizer):
             raise ValueError(f"{self.name}: expected probabilities that sum to 1, got {total}")
         self.shared = shared
         self.entropy = entropy
+        # Without H(v) the value is a log-likelihood, below 0 whatever the dependence.
+        self.measures_information = entropy != "none"
         self.register_buffer("probabilities", probabilities)
 
     def critic_parameters(self) -> Iterator[nn.Parameter]:
