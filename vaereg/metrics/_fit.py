@@ -16,13 +16,15 @@ from vaereg.critics import AllPairs, Concatenated, pair_scores, takes_pair
 from vaereg.metrics._networks import Canonical, Mean, Sum, joint_scores
 from vaereg.metrics._read import Reader, Rows, bound_and_error, read
 
-__all__ = ["SCALES", "Budget", "Fit", "Parts", "fit_module", "fit_pair"]
+__all__ = ["SCALES", "Budget", "Fit", "Parts", "batch_loss", "canonical", "fit_module", "fit_pair"]
 
 _SHIFTS = 8  # product rows per joint row, for critics without cheap pairs
 _STOP_PAIRS, _READ_PAIRS, _CHOICE_PAIRS = 1 << 19, 1 << 25, 1 << 17
 _RATES = (1.0, 0.25, 0.0625)
 # Shrinkages of the fitted critic that early stopping may choose from.
 SCALES = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
+# What T = 0 itself may seem to be worth by rounding.
+_NOTHING = 1e-6
 _RIDGES = (1e-6, 0.1, 1.0)
 Parts = tuple[Rows, Rows, Rows]
 Factory = Callable[[int, int], nn.Module]
@@ -52,7 +54,7 @@ class Fit:
 def canonical(parts: Parts) -> Canonical | None:
     """The canonical critic that is best on the second part, or None where none is above 0."""
     train, stop, _ = parts
-    best, chosen = 0.0, None
+    best, chosen = _NOTHING, None
     for ridge in _RIDGES:
         full = Canonical(train.a, train.b, ridge)
         top = full.correlations.numel()
@@ -92,14 +94,14 @@ def _dense(critic: nn.Module) -> bool:
     return isinstance(critic, Concatenated)
 
 
-def _loss(kind: str, critic: nn.Module, rows: Rows, generator: torch.Generator) -> Tensor:
+def batch_loss(kind: str, critic: nn.Module, rows: Rows, generator: torch.Generator) -> Tensor:
     if kind == "infonce":
         table = _full_table(critic, rows)
         same = rows.group[:, None] == rows.group
         same = same & ~torch.eye(len(rows), dtype=torch.bool, device=same.device)
         return (table.masked_fill(same, -math.inf).logsumexp(1) - table.diagonal()).mean()
     joint, product = _batch_scores(critic, rows, generator)
-    count = torch.isfinite(product).sum().clamp_min(1)
+    count = torch.isfinite(product).sum().clamp_min(1).to(product.dtype)
     if kind in ("jsd", "smile"):
         # softplus(-inf) is 0, but its gradient there is not what its neighbours' is.
         fine = torch.isfinite(product)
@@ -129,7 +131,6 @@ def fit_module(
     budget: Budget,
     generator: torch.Generator,
     report: Callable[[float], None],
-    floor: float = 0.0,
 ) -> tuple[float, float]:
     """Fit by AdamW, restore the state of the best value; that value and its scale (0: none).
 
@@ -139,7 +140,7 @@ def fit_module(
     learning rate.
     """
     batch = max(2, min(budget.batch_size, rows // 4))
-    best, scale, state = floor, 0.0, copy.deepcopy(module.state_dict())
+    best, scale, state = _NOTHING, 0.0, copy.deepcopy(module.state_dict())
 
     def look() -> bool:
         nonlocal best, scale, state
@@ -187,10 +188,10 @@ def _fit_one(
     if not any(p.requires_grad for p in critic.parameters()):
         bounds = bound_and_error(kind, critic, stop, (1.0,), _STOP_PAIRS, budget.batch_size)
         value = bounds[0][0] - 2.0 * bounds[0][1]
-        return (value, 1.0) if value > 0.0 else (0.0, 0.0)
+        return (value, 1.0) if value > _NOTHING else (0.0, 0.0)
     return fit_module(
         critic,
-        lambda i: _loss(kind, critic, train[i.to(train.a.device)], generator),
+        lambda i: batch_loss(kind, critic, train[i.to(train.a.device)], generator),
         lambda: bound_and_error(kind, critic, stop, SCALES, _STOP_PAIRS, budget.batch_size),
         len(train),
         budget,
