@@ -81,9 +81,22 @@ def test_independent_rows_give_exactly_nothing(method: str) -> None:
 
 def test_infonce_is_capped_by_its_batch() -> None:
     a, b = gaussian(1200, 1, 0.9999, 0)
-    with pytest.warns(InformationWarning, match="the log of the batch, 2.77"):
+    with pytest.warns(InformationWarning, match="near 2.77, the log of the batch of 16"):
         found = estimate_mi(a, b, method="infonce", runs=1, epochs=10, batch_size=16)
     assert found.mean <= math.log(16) < gaussian_mi(1, 0.9999)
+
+
+def test_a_reading_may_pass_the_log_of_the_rows_but_not_unsaid() -> None:
+    a, b = gaussian(500, 20, 0.8, 0)
+    with pytest.warns(InformationWarning, match="above 4.61, the log of the 100 rows"):
+        found = estimate_mi(a, b, runs=1, epochs=2)
+    assert found.ceiling is not None and found.mean > found.ceiling
+
+
+def test_club_of_labels_is_warned_of() -> None:
+    a, y = CASES["ring noise=0.8"].rows(300, 0, codes=True)
+    with pytest.warns(InformationWarning, match="b takes few distinct values"):
+        estimate_mi(a, y, method="club", runs=1, epochs=1)
 
 
 def test_runs_read_disjoint_rows_and_groups_stay_together() -> None:

@@ -30,8 +30,10 @@ class MIEstimate:
             critics, or None. It holds sampling noise only, not what the critics failed to learn.
         method: The method's name.
         bound: ``"lower"``, ``"upper"``, or ``"none"`` for an estimate that is no bound.
-        ceiling: What no reading can pass: the log of the batch for ``infonce``, else the log of
-            the rows that a run reads; or None.
+        ceiling: For ``infonce`` the log of the batch, which no reading passes. For the other lower
+            bounds the log of the rows (or groups) that a run reads: a reading may pass it, but no
+            lower bound that holds with high confidence for every distribution can (McAllester and
+            Stratos, 2020). None for what is no lower bound.
         choices: The critic that each run chose; ``"none"`` where none beat :math:`T = 0`.
         planted: What the procedure read of each planted leak: its size, the reading, and the ends
             of the reading's interval.

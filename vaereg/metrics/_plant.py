@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["plant"]
+__all__ = ["is_discrete", "plant"]
 
 Array = NDArray[Any]
 # Fewer distinct rows than this share of all rows are a discrete variable.
@@ -46,10 +46,10 @@ def plant(
         entropy than ``size``).
     """
     table = b[:, None] if b.ndim == 1 else b
-    if _is_discrete(table):
+    if is_discrete(table):
         new = _through_labels(a, table, size, generator)
         return None if new is None else (a, new[:, 0] if b.ndim == 1 else new)
-    if _is_discrete(a):
+    if is_discrete(a):
         new = _through_labels(table, a, size, generator)
         return None if new is None else (new, b)
     i, j = _column(a, generator), _column(table, generator)
@@ -64,7 +64,8 @@ def plant(
     return a, new
 
 
-def _is_discrete(x: Array) -> bool:
+def is_discrete(x: Array) -> bool:
+    """Whether rows take few distinct values."""
     return len(np.unique(x, axis=0)) <= max(2, _DISCRETE * len(x))
 
 

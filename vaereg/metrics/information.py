@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vaereg.metrics._estimate import InformationWarning, MIEstimate
 from vaereg.metrics._fit import Budget
+from vaereg.metrics._plant import is_discrete
 from vaereg.metrics._rows import Array, check_count, group_ids, labels, rows, splits
 from vaereg.metrics._study import Factory, Study, check_planted, with_power
 
@@ -145,8 +146,8 @@ def estimate_mi(
         ImportError: If ``progress`` is set and tqdm is not installed.
 
     Warns:
-        InformationWarning: If a lower bound comes near its ceiling, the log of the rows that it is
-            read on (of the batch for ``infonce``): the truth may be far above.
+        InformationWarning: If a lower bound comes near :attr:`MIEstimate.ceiling`, or passes it:
+            the truth may be far off. Also if ``club`` is to read labels.
 
     References:
         | Mutual Information Neural Estimation (Belghazi et al., 2018), eq. 10.
@@ -202,7 +203,9 @@ def estimate_mi(
         y, n_classes = rows("b", b, labels=True), 0
         check_count(len(x), len(y))
         ids = group_ids(groups, len(x))
-    held = min(len(part[2]) for part in splits(ids, split, runs, seed))  # raises on few rows
+    parts = splits(ids, split, runs, seed)  # raises on few rows
+    # Draws of one datum are no further evidence, hence groups.
+    held = min(len(np.unique(ids[part[2].numpy()])) for part in parts)
     if device is None:
         device = a.device if isinstance(a, Tensor) else "cpu"
     if lr is None:
@@ -240,16 +243,35 @@ def estimate_mi(
     finally:
         if bar is not None:
             bar.close()
-    if found.ceiling is not None and mean > _NEAR * ceiling:
-        what = "the batch" if method == "infonce" else "the rows that a run reads"
+    _warn(found, batch_size, held)
+    if method == "club" and is_discrete(y):
         warnings.warn(
-            f"estimate_mi: {mean:.2f} nats is near the ceiling of a lower bound, the log of "
-            f"{what}, {ceiling:.2f}: the truth may be far above; use more rows"
-            + (" or a larger batch_size" if method == "infonce" else ""),
+            "estimate_mi: b takes few distinct values, and 'club' fits a Gaussian of b, which has "
+            "no bounded density there: the value means nothing; use 'classifier', or exchange a "
+            "and b",
             InformationWarning,
             stacklevel=2,
         )
     return found
+
+
+def _warn(found: MIEstimate, batch_size: int, held: int) -> None:
+    """Warn of a lower bound near its ceiling, or beyond it."""
+    if found.ceiling is None or found.mean <= _NEAR * found.ceiling:
+        return
+    what, rows = f"the {held} rows (or groups) that a run reads", "use more rows"
+    if found.method == "infonce":
+        what, rows = (
+            f"the batch of {min(batch_size, held)}",
+            "use more rows or a larger batch_size",
+        )
+    where = "above" if found.mean > found.ceiling else "near"
+    warnings.warn(
+        f"estimate_mi: {found.mean:.2f} nats is {where} {found.ceiling:.2f}, the log of {what}, "
+        f"beyond which no lower bound can be vouched for: the truth may be far off; use more rows{more}",
+        InformationWarning,
+        stacklevel=3,
+    )
 
 
 def _progress(total: int) -> Any:
