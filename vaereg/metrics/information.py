@@ -259,16 +259,14 @@ def _warn(found: MIEstimate, batch_size: int, held: int) -> None:
     """Warn of a lower bound near its ceiling, or beyond it."""
     if found.ceiling is None or found.mean <= _NEAR * found.ceiling:
         return
-    what, rows = f"the {held} rows (or groups) that a run reads", "use more rows"
+    what, more = f"the {held} rows (or groups) that a run reads", ""
     if found.method == "infonce":
-        what, rows = (
-            f"the batch of {min(batch_size, held)}",
-            "use more rows or a larger batch_size",
-        )
+        what, more = f"the batch of {min(batch_size, held)}", " or a larger batch_size"
     where = "above" if found.mean > found.ceiling else "near"
     warnings.warn(
         f"estimate_mi: {found.mean:.2f} nats is {where} {found.ceiling:.2f}, the log of {what}, "
-        f"beyond which no lower bound can be vouched for: the truth may be far off; use more rows{more}",
+        f"beyond which no lower bound can be vouched for: the truth may be far off; use more "
+        f"rows{more}",
         InformationWarning,
         stacklevel=3,
     )
