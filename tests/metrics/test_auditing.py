@@ -13,7 +13,7 @@ from torch import nn
 
 import vaereg
 from vaereg.metrics import Audit, AuditHook, InformationWarning, audit, estimate_mi
-from vaereg.metrics._plant import plant
+from vaereg.metrics._plant import plant, plant_groups
 
 SIGMA, NOISE = 0.3, 0.5
 
@@ -123,6 +123,44 @@ def test_hook_history_survives_json_and_nothing_moves():
     assert isinstance(again.history[0][1], Audit)
 
 
+def test_rows_of_a_mapping_keep_their_order_and_none_is_lost():
+    """Ids of groups go with rows; 513 rows leave one over after two batches."""
+    g = torch.Generator().manual_seed(0)
+    ids = torch.arange(57).repeat_interleave(9)
+    z = torch.randn(57, 4, generator=g)[ids] + 0.01 * torch.randn(513, 4, generator=g)
+    codes = {"z": z, "y": torch.randn(57, 4, generator=g)[ids]}
+    term = vaereg.MINE("z", "y", critic=vaereg.critics.mlp(8, 1, width=8))
+    options = {"groups": ids, "runs": 1, "epochs": 20, "displayed": {"leak": 0.0}}
+    whole = audit(vaereg.Objective(leak=term), codes, **options)
+    listed = audit(vaereg.Objective(leak=term), [codes], **options)
+    assert whole == listed and whole.rows == 513 and whole["leak"].verdict == "cannot tell"
+
+
+def test_a_divergence_is_scaled_to_nats():
+    """A weak dependence of 0.12 nats, of which the Jensen-Shannon divergence is a quarter."""
+    g = torch.Generator().manual_seed(0)
+    a = torch.randn(4000, 1, generator=g)
+    codes = {"z": a, "y": 0.46 * a + (1 - 0.46**2) ** 0.5 * torch.randn(4000, 1, generator=g)}
+    term = vaereg.JSD("z", "y", critic=vaereg.critics.mlp(2, 1, width=8))
+    for shown, verdict in ((0.03, "dependent"), (0.01, "refuted")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InformationWarning)
+            found = audit(
+                vaereg.Objective(js=term), codes, displayed={"js": shown}, runs=2, epochs=10
+            )
+        assert found["js"].verdict == verdict and found["js"].displayed == shown
+
+
+def test_terms_that_display_no_information_are_not_audited():
+    mlp = vaereg.critics.mlp
+    objective = vaereg.Objective(
+        likelihood=(-1.0, vaereg.VariationalMI("y", given="z", critic=mlp(2, 2), entropy="none")),
+        undecided=vaereg.AdversarialClassifier("z", "y", critic=mlp(2, 2), loss="uniform"),
+    )
+    with pytest.raises(ValueError, match="a term that measures information"):
+        audit(objective, {"z": torch.zeros(60, 2)})
+
+
 def test_errors():
     objective = vaereg.Objective(kl=vaereg.KL("z"))
     with pytest.raises(ValueError, match="a term that measures information"):
@@ -134,6 +172,8 @@ def test_errors():
         audit(vaereg.Objective(leak=term), [])
     with pytest.raises(ValueError, match="resolution: expected a positive"):
         audit(vaereg.Objective(leak=term), [], resolution=0.0)
+    with pytest.raises(ValueError, match=r"planted: expected sizes of at least .* 0.05, got"):
+        audit(vaereg.Objective(leak=term), [], planted=(0.01, 0.05))
     with pytest.raises(ValueError, match="every: expected at least 1"):
         AuditHook(objective, every=0)
 
@@ -164,6 +204,20 @@ def test_a_planted_leak_has_its_size_discrete(classes):
     np.add.at(table, (a[:, 0].astype(int), new), 1.0 / len(y))
     product = table.sum(1, keepdims=True) * table.sum(0)
     assert (table * np.log(table / product)).sum() == pytest.approx(0.1, abs=0.004)
+
+
+def test_a_group_is_planted_into_as_a_whole():
+    g = np.random.default_rng(0)
+    ids = np.repeat(np.arange(4000), 5)
+    a = g.standard_normal((4000, 2))[ids] + 0.1 * g.standard_normal((20_000, 2))
+    kept, new = plant_groups(a, g.integers(0, 3, 4000)[ids], ids, 0.2, np.random.default_rng(1))
+    assert kept is a and (new.reshape(4000, 5) == new[::5, None]).all()
+    first = plant(a[::5], g.integers(0, 3, 4000), 0.2, np.random.default_rng(1))
+    assert new[::5].shape == first[1].shape
+    # Labels on both sides: the first variable is drawn anew, for whole groups too.
+    labels = np.eye(2)[g.integers(0, 2, 4000)[ids]]
+    moved, same = plant_groups(labels, a, ids, 0.2, np.random.default_rng(1))
+    assert same is a and (moved.reshape(4000, 5, 2) == moved[::5, None]).all()
 
 
 def test_what_does_not_fit_is_not_planted():
@@ -206,3 +260,14 @@ def test_a_value_near_the_ceiling_is_warned_of():
     with pytest.warns(InformationWarning, match="the log of the batch"):
         found = estimate_mi(a, b, method="infonce", runs=1, epochs=60, batch_size=8)
     assert found.ceiling == pytest.approx(math.log(8)) and found.mean <= math.log(8)
+
+
+def test_a_reading_of_the_unreadable_is_capped_and_said_so():
+    """156 nats are read of a true 19.6 where no product pair scores as the joint ones do."""
+    g = torch.Generator().manual_seed(0)
+    a = torch.randn(1000, 5, generator=g)
+    b = a + 0.02 * torch.randn(1000, 5, generator=g)
+    with pytest.warns(InformationWarning, match=r"above 5.30, the log of the 200 rows"):
+        found = estimate_mi(a, b, runs=1, epochs=20)
+    low, high = found.interval
+    assert found.ceiling < low <= found.mean <= high <= 2 * math.log(200)

@@ -231,8 +231,8 @@ def test_bounds_of_shrunken_critics_are_those_of_scaled_scores() -> None:
             slow = read(
                 kind, critic, r, ones, change=lambda s, c=scale: c * s, pairs=1 << 20, batch=12
             )
-            assert value == pytest.approx(float(slow[0]), abs=1e-9)
-            std = float(scale * critic(r.a, r.b).std())
+            assert value == pytest.approx(slow[0].item(), abs=1e-9)
+            std = float(scale * critic(r.a, r.b).detach().std())
             assert error == pytest.approx(std / 12**0.5, rel=1e-6)
 
 
@@ -321,6 +321,7 @@ def test_verdicts(displayed: float, read_: MIEstimate, expected: str) -> None:
     assert entry.flagged == (expected == "refuted")
     if expected == "cannot tell":
         assert ("only a leak of 0.1" in entry.note) == (len(read_.planted) == 2)
+        assert ("reading reaches to" in entry.note) == (read_.power == 0.05)
 
 
 # ---- the bars: 10,000 rows

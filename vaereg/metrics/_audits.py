@@ -50,6 +50,8 @@ class TermAudit:
         estimate: What fresh critics read on held-out rows, in nats.
         verdict: ``"refuted"``, ``"dependent"``, ``"independent"`` or ``"cannot tell"``.
         resolution: Information up to which the two count as independent, in nats.
+        scale: What a small displayed value is to be multiplied by for nats of information: 4 for
+            ``JSD``, else 1.
 
     Example:
         >>> read = MIEstimate(0.12, 0.01, (0.11, 0.13), -0.1, interval=(0.10, 0.14))
@@ -66,6 +68,7 @@ class TermAudit:
     estimate: MIEstimate
     verdict: str
     resolution: float
+    scale: float = 1.0
 
     @property
     def flagged(self) -> bool:
@@ -79,13 +82,15 @@ class TermAudit:
         if self.verdict == "refuted":
             return "the term displays independence; fresh critics refute it"
         if self.verdict == "independent":
-            return f"a planted leak of {size:.3g} nats would have been seen"
+            return f"a planted leak of {size:.3g} nats was seen"
         if self.verdict == "dependent":
-            less = self.displayed < 0.5 * ends(self.estimate)[0]
+            less = self.scale * self.displayed < 0.5 * ends(self.estimate)[0]
             return "the term displays less than half of it" if less else ""
         if power is None or math.isinf(power):
-            return "no leak that was planted would have been seen"
-        return f"only a leak of {power:.3g} nats or more would have been seen for sure"
+            return "no leak that was planted was seen"
+        if power > size:
+            return f"only a leak of {power:.3g} nats was seen"
+        return f"the reading reaches to {ends(self.estimate)[1]:.3g} nats"
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
-__all__ = ["Codes", "read_batches", "roles"]
+__all__ = ["Codes", "read_batches", "read_rows", "roles"]
 
 Codes: TypeAlias = "Mapping[str, Any] | Iterable[Mapping[str, Any]]"
 
 
 def read_batches(codes: Codes, batch_size: int, seed: int) -> list[Mapping[str, Any]]:
+    """Batches for what a term displays; the rows of a mapping are shuffled."""
     if not isinstance(codes, Mapping):
         batches = list(codes)
         for batch in batches:
@@ -27,17 +28,35 @@ def read_batches(codes: Codes, batch_size: int, seed: int) -> list[Mapping[str, 
         return batches
     if not codes:
         raise ValueError("codes: expected named rows, got an empty mapping")
-    values: dict[str, Any] = {
-        n: getattr(entry, "value", entry) for n, entry in cast("Mapping[str, Any]", codes).items()
-    }
-    tensors = {n: v for n, v in values.items() if isinstance(v, Tensor)}
+    tensors = _tensors(cast("Mapping[str, Any]", codes))
     if not tensors:
         raise TypeError("codes: expected tensors or codes by name, got none")
     count = min(len(v) for v in tensors.values())
     # Rows of a data set are often sorted, and a batch must look like one of training.
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    parts = [p for p in torch.split(order, batch_size) if len(p) > 1 or count == 1]
+    parts: list[Tensor] = list(torch.split(order, batch_size))
+    if len(parts) > 1 and len(parts[-1]) == 1:  # a lone row has no product pair
+        parts[-2:] = [torch.cat(parts[-2:])]
     return [{n: v[p.to(v.device)] for n, v in tensors.items()} for p in parts]
+
+
+def read_rows(
+    codes: Codes, batches: list[Mapping[str, Any]], variables: Sequence[Any]
+) -> tuple[Tensor, Tensor]:
+    """All rows of two variables, flattened, in the order in which they were given."""
+    given: Sequence[Mapping[str, Any]] = batches
+    if isinstance(codes, Mapping):
+        given = [_tensors(cast("Mapping[str, Any]", codes))]
+    with torch.no_grad():
+        a, b = (
+            torch.cat([v.values(batch).flatten(1).cpu() for batch in given]) for v in variables[:2]
+        )
+    return a, b
+
+
+def _tensors(codes: Mapping[str, Any]) -> dict[str, Tensor]:
+    values = {name: getattr(entry, "value", entry) for name, entry in codes.items()}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def _label(x: Tensor) -> Tensor | None:

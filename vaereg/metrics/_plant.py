@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["is_discrete", "plant"]
+__all__ = ["is_discrete", "plant", "plant_groups"]
 
 Array = NDArray[Any]
 # Fewer distinct rows than this share of all rows are a discrete variable.
@@ -62,6 +62,24 @@ def plant(
     new = np.empty_like(table)
     new[np.argsort(v)] = table[order]
     return a, new
+
+
+def plant_groups(
+    a: Array, b: Array, ids: Array, size: float, generator: np.random.Generator
+) -> tuple[Array, Array] | None:
+    """As :func:`plant` where rows are several draws of one datum: a leak between data.
+
+    The leak is planted into the first row of each group, and the variable that is drawn anew is
+    the same for the whole group, as a label is: a leak that were drawn for each row would be read
+    from as many independent rows, and the power be too good. Other rows of a group tell no more
+    than their first, so that the size is the most that there is.
+    """
+    first = np.unique(ids, return_index=True)[1]
+    leak = plant(a[first], b[first], size, generator)
+    if leak is None or len(first) == len(ids):
+        return leak
+    kept = np.array_equal(leak[0], a[first])
+    return (a, leak[1][ids]) if kept else (leak[0][ids], b)
 
 
 def is_discrete(x: Array) -> bool:

@@ -121,15 +121,19 @@ def read(
     if kind == "infonce":
         return _row_mean(_info_nce_rows(critic, rows, change, batch), weights)
     value = _row_mean(joint, weights)
+    # Of P product pairs none is expected to score as joint ones do where I > log P: beyond that
+    # the partition is of pairs that say nothing, and the reading has no upper end.
+    most = 2.0 * math.log(len(rows))
     if kind == "nwj":
         # T = 1 + S, where S is the log ratio at the optimum.
-        return value + 1.0 - log_partition(critic, rows, pairs, change, weights).exp()
+        value = value + 1.0 - log_partition(critic, rows, pairs, change, weights).exp()
+        return value.clamp(max=most)
     if kind == "smile":
         change_, limit = change, clip
         return value - log_partition(
             critic, rows, pairs, lambda s: change_(s).clamp(-limit, limit), weights
         )
-    return value - log_partition(critic, rows, pairs, change, weights)
+    return (value - log_partition(critic, rows, pairs, change, weights)).clamp(max=most)
 
 
 def _info_nce_rows(critic: nn.Module, rows: Rows, change: Reader, batch: int) -> Tensor:

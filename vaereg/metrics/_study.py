@@ -17,7 +17,7 @@ from vaereg.metrics._conditional import fit_classifier, fit_conditional
 from vaereg.metrics._estimate import MIEstimate
 from vaereg.metrics._fit import Budget, Fit, Parts, fit_pair
 from vaereg.metrics._networks import PairCritic, classifier, conditional, deep_classifier, sharp
-from vaereg.metrics._plant import plant
+from vaereg.metrics._plant import plant_groups
 from vaereg.metrics._read import Rows
 from vaereg.metrics._rows import scaled, splits
 
@@ -148,7 +148,7 @@ def with_power(
     """The estimate with its power: the first planted size that is seen."""
     readings: list[tuple[float, float, float, float]] = []
     for size in sizes:
-        leak = plant(x, y, size, np.random.default_rng((study.seed, 1)))
+        leak = plant_groups(x, y, study.ids, size, np.random.default_rng((study.seed, 1)))
         if leak is None:  # so much does not fit into these labels, and more does not either
             break
         if bar is not None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vaereg.metrics._audits import Audit, TermAudit, ends, reading, verdict
-from vaereg.metrics._codes import Codes, read_batches, roles
+from vaereg.metrics._codes import Codes, read_batches, read_rows, roles
 from vaereg.metrics._estimate import InformationWarning
 from vaereg.metrics.information import estimate_mi
 
@@ -58,13 +58,14 @@ def audit(
 
     For each such term, fresh critics read the mutual information of its two variables on rows
     that they have not seen (:func:`estimate_mi`). With the interval :math:`[l, h]` of that
-    reading, the displayed value :math:`d` and the resolution :math:`r`, the verdict is
+    reading, the displayed value :math:`d` (of ``JSD`` four times its value, which is what a weak
+    dependence comes to in nats) and the resolution :math:`r`, the verdict is
 
     - **refuted** where :math:`d \le r < l`: the term displays independence, the codes depend on
       each other. A warning says so;
     - **dependent** where :math:`r < l` and the term displays it;
     - **independent** where :math:`h \le r`, *and* the same procedure on the same codes, with a
-      leak of at most :math:`r` nats planted, reads half of it or more, in an interval above
+      leak of :math:`r` nats planted, reads half of it or more, in an interval above
       :math:`h`;
     - **cannot tell** otherwise. The power, the smallest planted leak that was seen, says how large
       a leak may have been missed.
@@ -77,8 +78,9 @@ def audit(
         displayed: What training displayed, by name, e.g. ``report.scalars()``; default what the
             terms, in evaluation mode, display on ``codes`` themselves.
         resolution: :math:`r`, information up to which two variables count as independent, in nats.
-        planted: Sizes of the planted leaks, ascending; default 1, 2, 4, 8 and 16 times the
-            resolution.
+        planted: Sizes of the planted leaks, ascending, of at least the resolution; without the
+            resolution itself among them nothing is found independent. Default 1, 2, 4, 8 and 16
+            times the resolution.
         method: A method of :func:`estimate_mi`, or ``"auto"``: ``"classifier"`` where one of the
             variables is a label (one-hot rows, or a single column of zeros and ones), else
             ``"mine"``.
@@ -111,6 +113,11 @@ def audit(
     """
     if not resolution > 0.0:
         raise ValueError(f"resolution: expected a positive number of nats, got {resolution}")
+    if planted is not None and any(size < resolution for size in planted):
+        raise ValueError(
+            f"planted: expected sizes of at least the resolution, {resolution}, got "
+            f"{tuple(planted)}"
+        )
     names = _names(objective, only)
     batches = read_batches(codes, batch_size, seed)
     sizes = [resolution * 2.0**k for k in range(5)] if planted is None else list(planted)
@@ -119,15 +126,12 @@ def audit(
     for name in names:
         term = cast(_Term, objective[name])
         first, second = term.variables[:2]
-        with torch.no_grad():
-            a, b = (
-                torch.cat([v.values(batch).flatten(1).cpu() for batch in batches])
-                for v in (first, second)
-            )
+        a, b = read_rows(codes, batches, term.variables)
         count = len(a)
         shown = (
             displayed[name] if displayed and name in displayed else _display(term, batches, seed)
         )
+        scale = float(getattr(term, "information_scale", 1.0))
         pair, how = roles(a, b, method)
         base: dict[str, Any] = {"method": how, "seed": seed, "displayed": shown, **options}
         read = estimate_mi(
@@ -135,7 +139,7 @@ def audit(
         )
         entry = TermAudit(
             name, first.text, second.text, type(term).__name__, float(shown), read,
-            verdict(float(shown), read, resolution), resolution,
+            verdict(scale * float(shown), read, resolution), resolution, scale,
         )  # fmt: skip
         entries[name] = entry
         if entry.flagged:
@@ -152,6 +156,8 @@ def audit(
 
 class AuditHook:
     """An audit every few epochs of a training loop, and its history.
+
+    ``plots.audit_history(hook)`` draws the history.
 
     Args:
         objective: The objective that is trained.

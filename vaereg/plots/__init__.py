@@ -17,6 +17,7 @@ except ImportError as error:
         'pip install "vaereg[plots]"'
     ) from error
 
+from vaereg.plots.audits import audit_history as audit_history
 from vaereg.plots.codes import code_scatter as code_scatter
 from vaereg.plots.images import attribute_grid as attribute_grid
 from vaereg.plots.measurements import mi_bars as mi_bars

@@ -3,7 +3,7 @@ r"""Audits over a training run."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -23,9 +23,13 @@ _MARKS = {
     "refuted": ("X", "#d55e00", 10.0),
     "dependent": ("s", "#0072b2", 6.0),
     "independent": ("o", "#009e73", 6.5),
-    "cannot tell": ("D", GREY, 6.0),
+    "cannot tell": ("D", "#cc79a7", 6.0),
 }
-_MISSED = 0.3  # opacity
+_MISSED: dict[str, Any] = {
+    "facecolor": _MARKS["cannot tell"][1],
+    "edgecolor": "none",
+    "alpha": 0.35,
+}
 _DOTTED = (0, (1, 2))
 
 
@@ -58,7 +62,8 @@ def audit_history(
     and colour of a point; one that cannot tell is hollow, and a pale bar rises from it to the
     power: so large a leak may have been missed. Where no planted leak was seen, or none was
     planted, the bar is an arrow that leaves the panel. The dotted line is the resolution. Panels
-    share the horizontal axis only.
+    share the horizontal axis only. Of ``JSD`` the line is four times the displayed value, as in
+    the verdict, and the name of the panel says so.
 
     Args:
         history: An :class:`~vaereg.metrics.AuditHook`, or ``(epoch, Audit)`` pairs such as its
@@ -103,15 +108,16 @@ def audit_history(
         axes = figure.add_subplot(grid[divmod(i, columns)], sharex=first)
         first = first or axes
         _draw_term(axes, readings)
-        bottom = i + columns >= count
-        axes.tick_params(labelbottom=bottom)
-        if bottom:
+        # The panel over an empty place has tick labels too, but a name there would part the rows.
+        axes.tick_params(labelbottom=i + columns >= count)
+        if i // columns == rows - 1:
             axes.set_xlabel(x)
         if i % columns == 0:
-            axes.set_ylabel(f"{quantity} [nats]")
+            axes.set_ylabel(f"{quantity}\n[nats]")
+    figure.align_ylabels()
     everything = [reading for readings in terms.values() for reading in readings]
     whole = all(float(r.epoch).is_integer() for r in everything)
-    cast(Axes, first).xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole))
+    cast(Axes, first).xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole, min_n_ticks=1))
     figure.legend(
         handles=_handles(cast(Axes, first), everything),
         loc="outside lower center",
@@ -129,6 +135,8 @@ def _draw_term(axes: Axes, readings: Sequence[_Reading]) -> None:
     axes.set_title(readings[0].title, fontsize=TEXT + 1)
     at = np.array([r.epoch for r in readings])
     shown = np.array([r.displayed for r in readings])
+    # Beyond so many audits, marks of full size would hide each other.
+    scale = min(1.0, max(0.4, 20 / len(readings)))
     axes.axhline(0.0, color=GREY, linewidth=0.8, zorder=1)
     for size in sorted({r.resolution for r in readings}):
         axes.axhline(size, color=GREY, linewidth=1.4, linestyle=_DOTTED, zorder=1)
@@ -139,10 +147,10 @@ def _draw_term(axes: Axes, readings: Sequence[_Reading]) -> None:
         color=_ink(axes),
         linewidth=1.4,
         marker=".",
-        markersize=4,
-        zorder=3,
+        markersize=4 * scale,
+        zorder=4.5,
     )
-    for verdict, (marker, colour, size) in _MARKS.items():
+    for verdict, (_, colour, _) in _MARKS.items():
         found = [r for r in readings if r.verdict == verdict]
         if not found:
             continue
@@ -155,15 +163,15 @@ def _draw_term(axes: Axes, readings: Sequence[_Reading]) -> None:
             yerr=(high - low) / 2,
             fmt="none",
             ecolor=colour,
-            elinewidth=1.4,
-            capsize=3,
+            elinewidth=1.4 * scale,
+            capsize=3 * scale,
             zorder=4,
         )
         axes.plot(
-            where, [r.mean for r in found], linestyle="", zorder=5, **_look(axes, verdict)
+            where, [r.mean for r in found], linestyle="", zorder=5, **_look(axes, verdict, scale)
         )
     for r in readings:
-        if math.isinf(r.missed):
+        if r.missed == math.inf:
             axes.annotate(
                 "",
                 (r.epoch, 1.0),
@@ -172,41 +180,46 @@ def _draw_term(axes: Axes, readings: Sequence[_Reading]) -> None:
                 textcoords="data",
                 arrowprops={
                     "arrowstyle": "simple,tail_width=0.5,head_width=1.1,head_length=0.8",
-                    "mutation_scale": 12,
+                    "mutation_scale": 12 * scale,
                     "shrinkA": 0,
                     "shrinkB": 0,
-                    "facecolor": GREY,
-                    "edgecolor": "none",
-                    "alpha": _MISSED,
+                    **_MISSED,
                 },
                 zorder=2,
             )
         elif r.missed > r.mean:
             axes.vlines(
-                r.epoch, r.mean, r.missed, color=GREY, linewidth=6, alpha=_MISSED, zorder=2
+                r.epoch,
+                r.mean,
+                r.missed,
+                color=_MISSED["facecolor"],
+                alpha=_MISSED["alpha"],
+                linewidth=6 * scale,
+                zorder=2,
             )
-            axes.plot(r.epoch, r.missed, marker="_", markersize=6, color=GREY, zorder=2)
     axes.margins(x=0.08, y=0.08)
 
 
-def _look(axes: Axes, verdict: str) -> dict[str, Any]:
+def _look(axes: Axes, verdict: str, scale: float = 1.0) -> dict[str, Any]:
     marker, colour, size = _MARKS[verdict]
     hollow = verdict == "cannot tell"
     return {
         "marker": marker,
         "color": colour,
-        "markersize": size,
+        "markersize": size * scale,
         # Filled with the background: the error bar must not strike the hole through.
         "markerfacecolor": axes.get_facecolor() if hollow else colour,
         "markeredgecolor": colour if hollow else axes.get_facecolor(),
-        "markeredgewidth": 1.5 if hollow else 0.8,
+        "markeredgewidth": scale * (1.5 if hollow else 0.8),
     }
 
 
 def _handles(axes: Axes, readings: Sequence[_Reading]) -> list[Line2D | Patch]:
     """Of what occurs."""
     handles: list[Line2D | Patch] = [
-        Line2D([], [], color=_ink(axes), linewidth=1.4, marker=".", markersize=4, label="displayed")
+        Line2D(
+            [], [], color=_ink(axes), linewidth=1.4, marker=".", markersize=4, label="displayed"
+        )
     ]
     occurring = {r.verdict for r in readings}
     handles += [
@@ -215,9 +228,7 @@ def _handles(axes: Axes, readings: Sequence[_Reading]) -> list[Line2D | Patch]:
         if verdict in occurring
     ]
     if any(r.missed > r.mean for r in readings):
-        handles.append(
-            Patch(facecolor=GREY, edgecolor="none", alpha=_MISSED, label="may have been missed")
-        )
+        handles.append(Patch(label="may have been missed", **_MISSED))
     handles.append(
         Line2D([], [], color=GREY, linewidth=1.4, linestyle=_DOTTED, label="resolution")
     )
@@ -231,13 +242,18 @@ def _ink(axes: Axes) -> Any:
 
 def _by_term(history: Any) -> dict[str, list[_Reading]]:
     """Readings by term, each by increasing epoch."""
-    pairs = list(getattr(history, "history", history))
+    pairs: Any = getattr(history, "history", history)
+    if not isinstance(pairs, Iterable):
+        raise TypeError(
+            "audit_history: expected history to be an AuditHook or (epoch, Audit) pairs, got "
+            f"{type(history).__name__}"
+        )
     rows: list[tuple[float, Any]] = []
-    for i, pair in enumerate(pairs):
+    for i, pair in enumerate(cast("Iterable[Any]", pairs)):
         if not isinstance(pair, (tuple, list)) or len(cast("list[Any]", pair)) != 2:
             raise TypeError(
                 f"audit_history: expected history[{i}] to be a pair (epoch, Audit), got "
-                f"{type(pair).__name__}"
+                f"{type(cast(Any, pair)).__name__}"
             )
         epoch, found = cast("list[Any]", pair)
         if not hasattr(found, "terms"):
@@ -254,17 +270,18 @@ def _by_term(history: Any) -> dict[str, list[_Reading]]:
             where = f"the audit of {name!r} at {epoch:g}"
             terms.setdefault(str(name), []).append(_reading(where, epoch, entry))
     if not terms:
+        got = f"{len(rows)} without terms" if rows else "none"
         raise ValueError(
-            "audit_history: expected at least one (epoch, Audit) pair with a term in history, got "
-            f"{len(pairs)} pairs with none"
+            f"audit_history: expected at least one audit of a term in history, got {got}"
         )
     return {name: sorted(found, key=lambda r: r.epoch) for name, found in terms.items()}
 
 
 def _reading(where: str, epoch: float, entry: Any) -> _Reading:
     read = entry.estimate
-    if read.unit != "nats":
-        raise ValueError(f"audit_history: expected {where} in nats, got {read.unit}")
+    unit = getattr(read, "unit", "nats")
+    if unit != "nats":
+        raise ValueError(f"audit_history: expected {where} in nats, got {unit}")
     if entry.verdict not in _MARKS:
         raise ValueError(
             f"audit_history: expected the verdict of {where} to be one of {list(_MARKS)}, got "
@@ -280,14 +297,17 @@ def _reading(where: str, epoch: float, entry: Any) -> _Reading:
     if entry.verdict == "cannot tell":
         # Not measured, the power may be anything.
         missed = math.inf if read.power is None else float(read.power)
+    scale = float(getattr(entry, "scale", 1.0))
     return _Reading(
         epoch,
-        float(entry.displayed),
+        # On the axis of the readings, as the verdict compares them.
+        scale * float(entry.displayed),
         mean,
         float(low),
         float(high),
         missed,
         entry.verdict,
         float(entry.resolution),
-        f"{entry.name} ({entry.a}; {entry.b})",
+        f"{entry.name} ({entry.a}; {entry.b})"
+        + (f", displayed times {scale:g}" if scale != 1 else ""),
     )

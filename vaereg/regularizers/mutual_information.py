@@ -177,6 +177,9 @@ class JSD(PairTerm):
         True
     """
 
+    # KL = 4 JS to second order where the two laws are near.
+    information_scale = 4.0
+
     def forward(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> Tensor:
