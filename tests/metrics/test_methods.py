@@ -221,6 +221,7 @@ def test_readings_and_bootstrap_against_loops(kind: str, cheap: bool) -> None:
         torch.testing.assert_close(found[k], expected)
 
 
+@torch.no_grad()
 def test_bounds_of_shrunken_critics_are_those_of_scaled_scores() -> None:
     torch.manual_seed(2)
     critic, r = separable(2, 3).double(), rows(12)
