@@ -27,8 +27,10 @@ from vaereg.regularizers import SMILE as SMILE
 from vaereg.regularizers import AdversarialClassifier as AdversarialClassifier
 from vaereg.regularizers import Capacity as Capacity
 from vaereg.regularizers import Constraint as Constraint
+from vaereg.regularizers import DecomposedKL as DecomposedKL
 from vaereg.regularizers import FreeBits as FreeBits
 from vaereg.regularizers import InfoNCE as InfoNCE
+from vaereg.regularizers import MinibatchTC as MinibatchTC
 from vaereg.regularizers import VariationalMI as VariationalMI
 from vaereg.report import Report as Report
 from vaereg.vae import VAE as VAE

@@ -269,6 +269,22 @@ class Objective(nn.Module):
             optimizer.zero_grad(set_to_none=True)
         return report
 
+    @torch.no_grad()
+    def update(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> None:
+        """Let terms keep what they need of the batch, such as a memory bank's posteriors.
+
+        Call it once an iteration, after the main step; without such terms nothing happens, nor in
+        evaluation mode.
+
+        Args:
+            batch: The named variables, as for :meth:`forward`.
+            other: An independent second minibatch.
+            step: The training step.
+        """
+        if self.training:
+            for _, term in self._items():
+                term.update(batch, other=other, step=step)
+
     # ---- parameters
 
     def _critics(self) -> Iterator[list[nn.Parameter]]:

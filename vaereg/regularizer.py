@@ -98,6 +98,9 @@ class Regularizer(nn.Module, ABC):
         """Extra quantities, on demand only; none by default."""
         return {}
 
+    def update(self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0) -> None:
+        """Move what the term keeps from one iteration to the next; nothing by default."""
+
     def validate(self, batch: Batch) -> None:
         """Read the values of the term's variables and raise on what no estimate can mend.
 

@@ -1,5 +1,8 @@
 """Pure functions on tensors: divergences, likelihoods, bounds. All in nats."""
 
+from vaereg.functional.aggregated import aggregated_log_densities as aggregated_log_densities
+from vaereg.functional.aggregated import log_weights as log_weights
+from vaereg.functional.aggregated import pairwise_log_density as pairwise_log_density
 from vaereg.functional.bounds import donsker_varadhan as donsker_varadhan
 from vaereg.functional.bounds import info_nce as info_nce
 from vaereg.functional.bounds import jensen_shannon as jensen_shannon

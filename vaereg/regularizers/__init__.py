@@ -1,5 +1,7 @@
 """The regularizers, one module a family."""
 
+from vaereg.regularizers.aggregated import DecomposedKL as DecomposedKL
+from vaereg.regularizers.aggregated import MinibatchTC as MinibatchTC
 from vaereg.regularizers.bounds import NWJ as NWJ
 from vaereg.regularizers.bounds import SMILE as SMILE
 from vaereg.regularizers.bounds import InfoNCE as InfoNCE

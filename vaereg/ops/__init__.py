@@ -1,0 +1,1 @@
+"""Kernels: one plain form, and faster ones that equal it."""
