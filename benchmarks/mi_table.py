@@ -2,7 +2,7 @@
 
 The distributions are `CASES` of tests/metrics/exact_mi.py; rows are drawn anew for each seed, and
 each method reads the same rows with its defaults and one run a seed. Results go to
-benchmarks/results/mi_table.json, written after each cell; `python docs/estimators.py` makes the
+benchmarks/results/mi_table.json, written after each cell, with the commit that measured it; `python docs/estimators.py` makes the
 page of them. `--resume` goes on where a run was broken off, as long as neither the commit nor the
 configuration has changed.
 
@@ -98,6 +98,7 @@ def measure(case: Case, method: str, args: argparse.Namespace) -> Record:
         cell["intervals"].append(None if interval is None else list(interval))
         for name in ("bound", "ceiling"):
             cell[name] = getattr(found, name, None)
+    cell["commit"] = commit()
     values = cell["values"]
     finite = None not in values
     cell["mean"] = float(np.mean(values)) if finite else None
@@ -137,6 +138,9 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--list", action="store_true", help="list cases and exact values, and stop")
     add("--resume", action="store_true",
         help="keep the cells that --out holds of this commit and configuration")  # fmt: skip
+    add("--keep-commits", action="store_true",
+        help="with --resume: keep cells of other commits as well, where what has changed since "
+        "cannot have changed them; each cell names its own")  # fmt: skip
     add("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
     add("--device", default="cpu", help="where critics are fitted (default: %(default)s)")
     add("--out", type=Path, default=OUT, help="JSON file to write (default: %(default)s)")
@@ -179,9 +183,10 @@ def start(args: argparse.Namespace) -> Record:
     }
     if args.resume and args.out.exists():
         stored = json.loads(args.out.read_text(encoding="utf-8"))
-        changed = [key for key in record if key != "cases" and stored.get(key) != record[key]]
+        free = {"cases", "commit"} if args.keep_commits else {"cases"}
+        changed = [key for key in record if key not in free and stored.get(key) != record[key]]
         if not changed:
-            return stored
+            return {**stored, "commit": record["commit"]}
         print(f"--resume: other {', '.join(changed)} in {args.out.name}: starting anew")
         if args.cases or set(args.methods) != set(METHODS):
             raise SystemExit("a part of the table would replace all of it: give another --out")

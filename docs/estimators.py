@@ -223,13 +223,20 @@ class Results:
     def facts(self) -> str:
         content = self.content
         configuration = content["configuration"]
-        head, _, dirty = content["commit"].partition("-")
-        commit = f"`{head[:12]}`" + (" with changes" if dirty else "")
+        found = {
+            cell.get("commit", content["commit"]): None
+            for case in self.cases.values()
+            for cell in case["methods"].values()
+        }
+        commits = ", ".join(
+            f"`{name.partition('-')[0][:12]}`" + (" with changes" if "-" in name else "")
+            for name in found
+        )
         return (
             f"{configuration['rows']} rows of each case, drawn anew for each of "
             f"{len(content['seeds'])} seeds, {configuration['runs']} run a seed, defaults of "
             f"`estimate_mi`; labels as {configuration['labels']}. Device {content['device']}, "
-            f"{content['threads']} threads, torch {content['torch']}, commit {commit}."
+            f"{content['threads']} threads, torch {content['torch']}, commit{'s' if len(found) > 1 else ''} {commits}."
         )
 
 

@@ -71,6 +71,21 @@ def test_cells_are_measured_skipped_and_kept(
     assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
 
 
+def test_cells_of_another_commit_are_kept_on_demand_and_named(
+    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "t.json"
+    measure(out)
+    monkeypatch.setattr(mi_table, "commit", lambda: "fedcba9876543210")
+    record = json.loads(out.read_text(encoding="utf-8"))
+    del record["cases"][PAIR]["methods"]["best"]
+    out.write_text(json.dumps(record), encoding="utf-8")
+    kept = measure(out, "--resume", "--keep-commits")
+    cells = kept["cases"][PAIR]["methods"]
+    assert cells["best"]["commit"] == "fedcba9876543210" == kept["commit"]
+    assert cells["mine"]["commit"] == "0123456789abcdef"
+
+
 def test_a_broken_run_leaves_whole_cells(
     calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -458,3 +458,26 @@ def test_max_norm_is_positive(max_norm):
     kl_only = vaereg.Objective(kl=vaereg.KL("z"))
     empty = kl_only.critic_optimizer(torch.optim.SGD, lr=1.0)
     kl_only.critic_step(case()[0], empty, max_norm=1.0)
+
+
+def test_an_optimizer_without_the_critics_is_refused():
+    """The common mistake of handing in the main optimizer, with which no critic moves."""
+    objective = vaereg.Objective(leak=vaereg.MINE("z", "y", critic=vaereg.critics.mlp(3, 1)))
+    batch = {"z": torch.randn(6, 2), "y": torch.randn(6, 1)}
+    main = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
+    with pytest.raises(ValueError, match=r"holds the critic of 'leak' \(see critic_optimizer\)"):
+        objective.critic_step(batch, main)
+
+
+def test_clipping_leaves_a_multiplier_alone():
+    torch.manual_seed(0)
+    batch = {"z": torch.randn(64, 2), "y": torch.randn(64, 1)}
+    moved = []
+    for norm in (None, 1e-3):
+        term = vaereg.MINE("z", "y", critic=vaereg.critics.mlp(3, 1))
+        objective = vaereg.Objective(bound=vaereg.Constraint(term, at_most=-5.0))
+        step = torch.optim.SGD(objective.critic_parameters(), lr=1.0)
+        before = objective["bound"].critic.raw.item()
+        objective.critic_step(batch, step, max_norm=norm)
+        moved.append(objective["bound"].critic.raw.item() - before)
+    assert moved[1] == pytest.approx(moved[0], rel=0.1) and moved[0] > 1.0

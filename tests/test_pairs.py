@@ -189,3 +189,17 @@ def test_which_terms_measure_information():
     assert vaereg.AdversarialClassifier.measures_information
     for kind in (vaereg.Regularizer, vaereg.KL, vaereg.FreeBits, vaereg.Capacity):
         assert not kind.measures_information
+
+
+@pytest.mark.parametrize("pairs", ["all", "shift"])
+def test_a_critic_that_is_put_in_anothers_place_is_the_one_that_is_read(pairs):
+    a, b = torch.randn(6, 2), torch.randn(6, 3)
+    old, new = vaereg.critics.mlp(5, 1), vaereg.critics.mlp(5, 1)
+    term = vaereg.NWJ("a", "b", critic=old, pairs=pairs)
+    term.critic = new
+    fresh = vaereg.NWJ("a", "b", critic=new, pairs=pairs)
+    values = []
+    for one in (term, fresh):
+        torch.manual_seed(0)
+        values.append(one({"a": a, "b": b}))
+    assert torch.equal(*values)

@@ -50,6 +50,9 @@ class PairTerm(CriticRegularizer):
       row of ``other``, :math:`B M` pairs), which has a smaller variance;
     - ``auto``: ``all`` where the critic has ``all_pairs``, else ``shift``.
 
+    A label's row of zeros, which elsewhere means that it is missing, is one more value here: hand
+    in labelled rows only, unless that one is missing is itself to be unknown.
+
     Args:
         a: First variable.
         b: Second variable, the one that is read from ``other``.
@@ -126,6 +129,9 @@ class PairTerm(CriticRegularizer):
 
     def _all(self, a: Tensor, b: Tensor, freeze: bool) -> Tensor:
         table = cast(Any, self)._table
+        if table.critic is not self.critic:  # the user has put another in its place
+            table = AllPairs(self.critic)
+            object.__setattr__(self, "_table", table)
         return (frozen(table) if freeze else table)(a, b)
 
     def _check_widths(self, a: Tensor, b: Tensor) -> None:

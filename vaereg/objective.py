@@ -254,17 +254,20 @@ class Objective(nn.Module):
             The report of :meth:`critic_loss`.
 
         Raises:
-            ValueError: If ``max_norm`` is not positive.
+            ValueError: If ``max_norm`` is not positive, or the optimizer holds no parameter of one
+                of the critics.
         """
         if max_norm is not None and not max_norm > 0.0:
             raise ValueError(f"Objective: expected max_norm > 0, got {max_norm}")
         optimizer.zero_grad(set_to_none=True)
         report = self.critic_loss(batch, step=step, other=other, only=only)
         if report.values:
+            self._check_holds(optimizer, only)
             report.total.backward()  # pyright: ignore[reportUnknownMemberType]
             if max_norm is not None:
                 for parameters in self._critics():
-                    nn.utils.clip_grad_norm_(parameters, max_norm)
+                    # A constraint's multiplier, a scalar, is no part of a critic.
+                    nn.utils.clip_grad_norm_([p for p in parameters if p.ndim], max_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return report
@@ -284,6 +287,18 @@ class Objective(nn.Module):
         if self.training:
             for _, term in self._items():
                 term.update(batch, other=other, step=step)
+
+    def _check_holds(
+        self, optimizer: torch.optim.Optimizer, only: str | Iterable[str] | None
+    ) -> None:
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, term in self._items(only):
+            critics = [id(p) for p in term.critic_parameters()]
+            if critics and held.isdisjoint(critics):
+                raise ValueError(
+                    f"Objective: expected an optimizer that holds the critic of {name!r} (see "
+                    "critic_optimizer), got one with none of its parameters"
+                )
 
     # ---- parameters
 

@@ -69,6 +69,8 @@ class Regularizer(nn.Module, ABC):
     measures_information: bool = False
     """Whether the value displays the dependence of the term's two variables, which
     ``vaereg.metrics.audit`` then reads afresh."""
+    skips_missing: bool = False
+    """Whether a label's rows of zeros take no part; else they are one more value of it."""
     information_scale: float = 1.0
     """What a small value is to be multiplied by to be nats of mutual information."""
 

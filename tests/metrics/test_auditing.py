@@ -130,7 +130,7 @@ def test_rows_of_a_mapping_keep_their_order_and_none_is_lost():
     z = torch.randn(57, 4, generator=g)[ids] + 0.01 * torch.randn(513, 4, generator=g)
     codes = {"z": z, "y": torch.randn(57, 4, generator=g)[ids]}
     term = vaereg.MINE("z", "y", critic=vaereg.critics.mlp(8, 1, width=8))
-    options = {"groups": ids, "runs": 1, "epochs": 20, "displayed": {"leak": 0.0}}
+    options = {"groups": ids, "runs": 1, "epochs": 4, "displayed": {"leak": 0.0}}
     whole = audit(vaereg.Objective(leak=term), codes, **options)
     listed = audit(vaereg.Objective(leak=term), [codes], **options)
     assert whole == listed and whole.rows == 513 and whole["leak"].verdict == "cannot tell"
@@ -161,6 +161,68 @@ def test_terms_that_display_no_information_are_not_audited():
         audit(objective, {"z": torch.zeros(60, 2)})
 
 
+def test_a_missing_label_is_read_as_the_term_reads_it():
+    """Whether a label is missing depends on z, the labels themselves do not."""
+    g = torch.Generator().manual_seed(0)
+    z, y = torch.randn(1500, 1, generator=g), torch.randint(2, (1500,), generator=g)
+    codes = {"z": z, "y": vaereg.labels(torch.where(z[:, 0] > 0.5, -1, y), classes=2)}
+    mlp, options = vaereg.critics.mlp, {"runs": 2, "epochs": 15, "planted": ()}
+    pair = vaereg.Objective(leak=vaereg.MINE("z", "y", critic=mlp(3, 1, width=8)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InformationWarning)
+        assert audit(pair, codes, **options)["leak"].estimate.mean > 0.3
+    skips = vaereg.Objective(leak=vaereg.AdversarialClassifier("z", "y", critic=mlp(1, 2)))
+    assert abs(audit(skips, codes, **options)["leak"].estimate.mean) < 0.02
+
+
+def test_a_constrained_term_is_audited_and_the_users_model_stays_as_it_was():
+    g = torch.Generator().manual_seed(0)
+    codes = {"z": torch.randn(200, 2, generator=g), "y": torch.randn(200, 1, generator=g)}
+    term = vaereg.MINE("z", "y", critic=vaereg.critics.mlp(3, 1))
+    shared = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    label = vaereg.labels(torch.arange(200) % 2, classes=2)
+    objective = vaereg.Objective(
+        bound=vaereg.Constraint(term, at_most=0.1),
+        head=(-1.0, vaereg.VariationalMI("c", given="z", critic=shared, shared=True)),
+    )
+    term.critic.eval()  # a choice of the user's
+    before = shared[1].running_mean.clone()
+    found = audit(objective, {**codes, "c": label}, runs=1, epochs=2, planted=())
+    assert set(found.terms) == {"bound", "head"} and found["bound"].kind == "MINE"
+    assert torch.equal(shared[1].running_mean, before) and shared.training
+    assert term.training and not term.critic.training
+
+
+def test_a_term_that_displays_less_than_half_is_named():
+    g = torch.Generator().manual_seed(0)
+    a = torch.randn(2000, 1, generator=g)
+    codes = {"z": a, "y": 0.8 * a + 0.6 * torch.randn(2000, 1, generator=g)}
+    term = vaereg.MINE("z", "y", critic=vaereg.critics.mlp(2, 1, width=8))
+    with pytest.warns(InformationWarning, match="displays less than half, 0.080"):
+        found = audit(
+            vaereg.Objective(leak=term), codes, displayed={"leak": 0.08}, runs=1, epochs=10
+        )
+    assert found["leak"].verdict == "dependent" and found.flagged == ()
+
+
+def test_the_hook_leaves_the_random_numbers_of_training_alone():
+    term = vaereg.MINE("z", "y", critic=vaereg.critics.mlp(3, 1))
+    hook = AuditHook(vaereg.Objective(leak=term), every=1, runs=1, epochs=1, planted=())
+    before = torch.get_rng_state()
+    hook(1, lambda: {"z": torch.randn(100, 2), "y": torch.randn(100, 1)})
+    assert torch.equal(torch.get_rng_state(), before) and len(hook.history) == 1
+    with pytest.raises(TypeError, match=r"options: expected some of .*'runs'.* got \['rusn'\]"):
+        AuditHook(vaereg.Objective(leak=term), rusn=2)
+
+
+def test_what_cannot_be_planted_is_said():
+    g = torch.Generator().manual_seed(0)
+    codes = {"z": torch.randn(300, 2, generator=g), "y": torch.eye(2)[torch.arange(300) % 2]}
+    term = vaereg.AdversarialClassifier("z", "y", critic=vaereg.critics.mlp(2, 2))
+    found = audit(vaereg.Objective(leak=term), codes, runs=1, epochs=2, resolution=1.0)["leak"]
+    assert found.verdict == "cannot tell" and "no leak of 1 nats fits" in found.note
+
+
 def test_errors():
     objective = vaereg.Objective(kl=vaereg.KL("z"))
     with pytest.raises(ValueError, match="a term that measures information"):
@@ -174,6 +236,16 @@ def test_errors():
         audit(vaereg.Objective(leak=term), [], resolution=0.0)
     with pytest.raises(ValueError, match=r"planted: expected sizes of at least .* 0.05, got"):
         audit(vaereg.Objective(leak=term), [], planted=(0.01, 0.05))
+    one = vaereg.Objective(leak=term)
+    with pytest.raises(ValueError, match=r"as many rows in each variable, got .*'y': \(40,\)"):
+        audit(one, {"z": torch.zeros(60, 1), "y": torch.zeros(40, 1)})
+    with pytest.raises(TypeError, match="codes: expected a mapping of names"):
+        audit(one, None)
+    with pytest.raises(ValueError, match=r"displayed: expected names of terms.*'laek'"):
+        audit(one, [{}], displayed={"laek": 0.1})
+    rows = {"z": torch.randn(60, 1), "y": torch.randn(60, 1)}
+    with pytest.raises(ValueError, match="displayed: expected a number for 'leak', got nan"):
+        audit(one, rows, displayed={"leak": math.nan})
     with pytest.raises(ValueError, match="every: expected at least 1"):
         AuditHook(objective, every=0)
 
@@ -206,14 +278,28 @@ def test_a_planted_leak_has_its_size_discrete(classes):
     assert (table * np.log(table / product)).sum() == pytest.approx(0.1, abs=0.004)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.2])
+def test_rare_labels_stay_rare_and_hold_no_more_than_their_entropy(share):
+    g = np.random.default_rng(0)
+    a, y = g.standard_normal((20_000, 2)), (g.random(20_000) < share).astype(np.int64)
+    entropy = -share * math.log(share) - (1 - share) * math.log1p(-share)
+    _, new = plant(a, y, 0.5 * entropy, np.random.default_rng(1))
+    assert new.mean() == pytest.approx(y.mean(), abs=4 * (share / 20_000) ** 0.5)
+    assert plant(a, y, 1.2 * entropy, np.random.default_rng(1)) is None
+    # Read back with the exact channel's shape: a threshold of one column tells almost all.
+    both = [np.abs(np.corrcoef(a[:, k], new)[0, 1]) for k in range(2)]
+    assert max(both) > 5 * min(both)
+
+
 def test_a_group_is_planted_into_as_a_whole():
     g = np.random.default_rng(0)
     ids = np.repeat(np.arange(4000), 5)
     a = g.standard_normal((4000, 2))[ids] + 0.1 * g.standard_normal((20_000, 2))
     kept, new = plant_groups(a, g.integers(0, 3, 4000)[ids], ids, 0.2, np.random.default_rng(1))
     assert kept is a and (new.reshape(4000, 5) == new[::5, None]).all()
-    first = plant(a[::5], g.integers(0, 3, 4000), 0.2, np.random.default_rng(1))
-    assert new[::5].shape == first[1].shape
+    means = a.reshape(4000, 5, 2).mean(1)
+    both = [abs(np.corrcoef(means[:, k], new[::5])[0, 1]) for k in range(2)]
+    assert max(both) > 0.3 > 10 * min(both)
     # Labels on both sides: the first variable is drawn anew, for whole groups too.
     labels = np.eye(2)[g.integers(0, 2, 4000)[ids]]
     moved, same = plant_groups(labels, a, ids, 0.2, np.random.default_rng(1))
@@ -258,7 +344,7 @@ def test_a_value_near_the_ceiling_is_warned_of():
     a = torch.randn(1000, 1, generator=g)
     b = a + 1e-3 * torch.randn(1000, 1, generator=g)
     with pytest.warns(InformationWarning, match="the log of the batch"):
-        found = estimate_mi(a, b, method="infonce", runs=1, epochs=60, batch_size=8)
+        found = estimate_mi(a, b, method="infonce", runs=1, epochs=15, batch_size=8)
     assert found.ceiling == pytest.approx(math.log(8)) and found.mean <= math.log(8)
 
 

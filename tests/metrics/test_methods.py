@@ -18,9 +18,10 @@ from exact_mi import CASES, chain, dense, dense_ratio, gaussian, gaussian_club, 
 from vaereg.critics import concatenated, separable
 from vaereg.metrics import InformationWarning, MIEstimate, TermAudit, estimate_mi
 from vaereg.metrics._audits import verdict
+from vaereg.metrics._conditional import _read_classifier
 from vaereg.metrics._fit import SCALES, batch_loss, canonical
 from vaereg.metrics._networks import Canonical, Mean, Sum
-from vaereg.metrics._read import Rows, bound_and_error, read
+from vaereg.metrics._read import Rows, bound_and_error, group_error, read
 from vaereg.metrics._rows import splits
 from vaereg.metrics._study import Study
 
@@ -237,6 +238,73 @@ def test_bounds_of_shrunken_critics_are_those_of_scaled_scores() -> None:
             assert error == pytest.approx(std / 12**0.5, rel=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_the_classifiers_reading_against_loops(scale: float) -> None:
+    """log q(y | a) less the log of its mean over the a of other groups."""
+    g = torch.Generator().manual_seed(0)
+    logits, y = torch.randn(9, 3, generator=g).double(), torch.randint(3, (9,), generator=g)
+    groups = torch.tensor([0, 0, 1, 2, 3, 4, 4, 5, 6])
+    r = Rows(logits, y, groups)
+    weights = torch.tensor([[1] * 9, [2, 2, 0, 1, 1, 3, 3, 1, 0]]).T.double()
+    q = (scale * logits).softmax(1)
+    found = _read_classifier(q.log(), r, weights)
+    for k in range(2):
+        for i in range(9):
+            others = [(float(weights[j, k]), j) for j in range(9) if groups[j] != groups[i]]
+            marginal = sum(w * q[j, y[i]] for w, j in others) / sum(w for w, _ in others)
+            torch.testing.assert_close(found[i, k], q[i, y[i]].log() - marginal.log())
+
+
+@pytest.mark.parametrize("method", ["classifier", "best"])
+def test_many_rare_classes_are_no_dependence(method: str) -> None:
+    """Against label frequencies of other rows, smoothed, this reads 0.1 to 0.3 nats of nothing."""
+    draw = np.random.default_rng(0)
+    zipf = 1.0 / np.arange(1, 501)
+    y = draw.choice(500, 600, p=zipf / zipf.sum())
+    constant = estimate_mi(np.ones((600, 1)), y, method=method, classes=500, runs=2)
+    assert constant.mean == 0.0
+    for seed in range(3):
+        a, labels = gaussian(400, 4, 0.0, seed)[0], draw.integers(0, 200, 400)
+        found = estimate_mi(a, labels, method=method, classes=200, runs=2, epochs=15)
+        assert found.interval is not None
+        assert found.mean <= 0.01 and found.interval[0] <= 0.0
+
+
+def test_the_error_of_a_mean_counts_data_and_not_draws() -> None:
+    values = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    once = group_error(values, torch.arange(50))
+    assert once == pytest.approx(float(values.std()) / 50**0.5)
+    ten = group_error(values.repeat_interleave(10), torch.arange(50).repeat_interleave(10))
+    assert ten == pytest.approx(once, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["wide", "rounded"])
+def test_inputs_of_any_kind(kind: str) -> None:
+    a, b = (torch.from_numpy(x) for x in gaussian(300, 2, 0.8, 0))
+    options: dict[str, Any] = {"runs": 1, "epochs": 3}
+    if kind == "rounded":
+        for method in ("mine", "best", "club"):
+            estimate_mi(a.bfloat16(), b.bfloat16(), method=method, **options)
+        return
+    plain = estimate_mi(a, b, **options)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert estimate_mi(a, b, **options).mean == pytest.approx(plain.mean, abs=0.1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert estimate_mi(a, b, **options) == plain
+
+
+def test_labels_as_a_column_and_as_truth_values() -> None:
+    a, y = CASES["mixture 0.8/0.2, apart"].rows(300, 0)
+    options: dict[str, Any] = {"runs": 1, "epochs": 3}
+    for method in ("classifier", "best"):
+        plain = estimate_mi(a, y, method=method, **options)
+        for same in (y[:, None], y.astype(bool), torch.tensor(y)[:, None]):
+            assert estimate_mi(a, same, method=method, **options) == plain
+
+
 # ---- the critics
 
 
@@ -320,9 +388,10 @@ def test_verdicts(displayed: float, read_: MIEstimate, expected: str) -> None:
     assert verdict(displayed, read_, 0.05) == expected
     entry = TermAudit("leak", "z", "y", "MINE", displayed, read_, expected, 0.05)
     assert entry.flagged == (expected == "refuted")
+    assert ("smooth leaks of one column" in entry.note) == (expected == "independent")
     if expected == "cannot tell":
-        assert ("only a leak of 0.1" in entry.note) == (len(read_.planted) == 2)
-        assert ("reading reaches to" in entry.note) == (read_.power == 0.05)
+        assert ("only a planted leak of 0.1" in entry.note) == (len(read_.planted) == 2)
+        assert ("the reading, which reaches to" in entry.note) == (read_.power == 0.05)
 
 
 # ---- the bars: 10,000 rows

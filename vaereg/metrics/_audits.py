@@ -76,21 +76,35 @@ class TermAudit:
         return self.verdict == "refuted"
 
     @property
+    def understated(self) -> bool:
+        """Whether the term displays a dependence, but less than half of it."""
+        less = self.scale * self.displayed < 0.5 * ends(self.estimate)[0]
+        return self.verdict == "dependent" and less and self.estimate.bound == "lower"
+
+    @property
     def note(self) -> str:
         """The verdict in words."""
         size, power = self.resolution, self.estimate.power
         if self.verdict == "refuted":
             return "the term displays independence; fresh critics refute it"
         if self.verdict == "independent":
-            return f"a planted leak of {size:.3g} nats was seen"
+            return f"as far as smooth leaks of one column go: one of {size:.3g} nats was seen"
         if self.verdict == "dependent":
-            less = self.scale * self.displayed < 0.5 * ends(self.estimate)[0]
-            return "the term displays less than half of it" if less else ""
+            if self.scale * self.displayed > 2.0 * ends(self.estimate)[1] + size:
+                return "the term displays more than twice as much"
+            return "the term displays less than half of it" if self.understated else ""
+        high = ends(self.estimate)[1]
+        if not self.estimate.planted:
+            return f"no leak of {size:.3g} nats fits into these variables"
         if power is None or math.isinf(power):
-            return "no leak that was planted was seen"
+            largest = self.estimate.planted[-1][0]
+            return f"no planted leak was seen, the largest of {largest:.3g} nats"
         if power > size:
-            return f"only a leak of {power:.3g} nats was seen"
-        return f"the reading reaches to {ends(self.estimate)[1]:.3g} nats"
+            return f"only a planted leak of {power:.3g} nats was seen"
+        return (
+            f"the reading, which reaches to {high:.3g} nats, cannot be told from that of a "
+            f"planted leak of {size:.3g}"
+        )
 
 
 @dataclass(frozen=True)

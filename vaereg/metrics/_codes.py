@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,11 @@ Codes: TypeAlias = "Mapping[str, Any] | Iterable[Mapping[str, Any]]"
 
 def read_batches(codes: Codes, batch_size: int, seed: int) -> list[Mapping[str, Any]]:
     """Batches for what a term displays; the rows of a mapping are shuffled."""
+    if not isinstance(codes, (Mapping, Iterable)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            "codes: expected a mapping of names to rows, or an iterable of such batches, got "
+            f"{type(codes).__name__}"
+        )
     if not isinstance(codes, Mapping):
         batches = list(codes)
         for batch in batches:
@@ -31,7 +37,10 @@ def read_batches(codes: Codes, batch_size: int, seed: int) -> list[Mapping[str, 
     tensors = _tensors(cast("Mapping[str, Any]", codes))
     if not tensors:
         raise TypeError("codes: expected tensors or codes by name, got none")
-    count = min(len(v) for v in tensors.values())
+    sizes = {name: tuple(v.shape[:1]) for name, v in tensors.items()}
+    if len(set(sizes.values())) > 1 or () in sizes.values():
+        raise ValueError(f"codes: expected as many rows in each variable, got {sizes}")
+    count = len(next(iter(tensors.values())))
     # Rows of a data set are often sorted, and a batch must look like one of training.
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     parts: list[Tensor] = list(torch.split(order, batch_size))
@@ -55,7 +64,10 @@ def read_rows(
 
 
 def _tensors(codes: Mapping[str, Any]) -> dict[str, Tensor]:
-    values = {name: getattr(entry, "value", entry) for name, entry in codes.items()}
+    values: dict[str, Any] = {n: getattr(entry, "value", entry) for n, entry in codes.items()}
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            values[name] = torch.from_numpy(value)
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
@@ -71,13 +83,21 @@ def _label(x: Tensor) -> Tensor | None:
     return torch.where(present > 0, x.argmax(1), -1)
 
 
-def roles(a: Tensor, b: Tensor, method: str) -> tuple[tuple[Tensor, Tensor], str]:
-    """The two variables as :func:`estimate_mi` takes them, a label last, and its method."""
+def roles(
+    a: Tensor, b: Tensor, method: str, *, skip_missing: bool
+) -> tuple[tuple[Tensor, Tensor], str]:
+    """The two variables as :func:`estimate_mi` takes them, a label last, and its method.
+
+    A missing label is left out only where the term leaves it out too: else both read it as one
+    more value.
+    """
     if method not in ("auto", "classifier", "best"):
         return (a, b), method
     how = "classifier" if method == "auto" else method
     for one, two in ((a, b), (b, a)):
         label = _label(two)
         if label is not None:
+            if not skip_missing:
+                label = torch.where(label < 0, label.max() + 1, label)
             return (one, label), how
     return (a, b), "mine" if method == "auto" else method

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from vaereg.functional.variational import soft_clamp
 from vaereg.metrics._fit import SCALES, Budget, Fit, Parts, fit_module
-from vaereg.metrics._read import Rows
+from vaereg.metrics._read import Rows, group_error, group_index
 
 __all__ = ["fit_classifier", "fit_conditional"]
 
@@ -26,29 +25,34 @@ def fit_classifier(
     generator: torch.Generator,
     report: Callable[[float], None],
 ) -> Fit:
-    """As :func:`fit_pair` for classifiers: mean of log q(y | a) - log p(y); ``b`` holds labels."""
+    """As :func:`fit_pair` for classifiers; ``b`` holds labels.
+
+    Read is T = log q(y | a) - log E_a' q(y | a'), the mean over the rows of other groups. Its
+    exponential has mean 1 over ``a`` for each label, so that E[T] is a lower bound whatever q is;
+    against label frequencies of other rows it is not.
+    """
     train, stop, held = parts
     # Krichevsky-Trofimov smoothing: a class that the train rows lack has a finite log-frequency.
     counts = torch.bincount(train.b, minlength=classes).to(train.a.dtype) + 0.5
     prior = (counts / counts.sum()).log()
 
-    def gains(module: nn.Module, rows: Rows, scales: Sequence[float]) -> list[Tensor]:
-        logits, marginal = module(rows.a), prior[rows.b]
-        # (n,) for each scale.
-        return [
-            -F.cross_entropy(s * logits + prior, rows.b, reduction="none") - marginal
-            for s in scales
-        ]
+    def loss(module: nn.Module, index: Tensor) -> Tensor:
+        part = train[index.to(train.a.device)]
+        return F.cross_entropy(module(part.a) + prior, part.b)
+
+    def values(module: nn.Module, rows: Rows, scale: float, weights: Tensor) -> Tensor:
+        return _read_classifier((scale * module(rows.a) + prior).log_softmax(1), rows, weights)
 
     def stopped(module: nn.Module) -> list[tuple[float, float]]:
-        found = gains(module, stop, SCALES)
-        return [(float(g.mean()), float(g.std()) / math.sqrt(len(g))) for g in found]
+        ones = torch.ones_like(stop.a[:, :1])
+        found = [values(module, stop, s, ones)[:, 0] for s in SCALES]
+        return [(float(g.mean()), group_error(g, stop.group)) for g in found]
 
     best, scale, chosen = 0.0, 0.0, modules[0][0]
     for module, budget in modules:
         value, own = fit_module(
             module,
-            lambda i, m=module: -gains(m, train[i.to(train.a.device)], (1.0,))[0].mean(),
+            lambda i, m=module: loss(m, i),
             lambda m=module: stopped(m),
             len(train),
             budget,
@@ -58,10 +62,26 @@ def fit_classifier(
         if value > best:
             best, scale, chosen = value, own, module
     with torch.no_grad():
-        found = gains(chosen, held, (scale,))[0].to(weights.dtype)
-        values = (found @ weights / weights.sum(0)).double()
-        on_train = float(gains(chosen, train, (scale,))[0].mean())
-    return Fit(values.cpu(), on_train, type(chosen).__name__ if scale else "none")
+        found = (values(chosen, held, scale, weights) * weights).sum(0) / weights.sum(0)
+        m = min(len(held), len(train))
+        own = values(chosen, train[:m], scale, torch.ones_like(train.a[:m, :1])).mean()
+        if not scale:
+            return Fit(torch.zeros_like(found).cpu(), 0.0, "none")
+    return Fit(found.cpu(), float(own), type(chosen).__name__)
+
+
+def _read_classifier(log_q: Tensor, rows: Rows, weights: Tensor) -> Tensor:
+    """T of each row for each column of ``weights``, ``(n, R)``, in float64."""
+    q, w, y = log_q.double().exp(), weights.double(), rows.b
+    group, groups = group_index(rows.group)
+    mass = q.new_zeros(groups, q.shape[1]).index_add_(0, group, q)[group]
+    size = torch.bincount(group, minlength=groups)[group].to(q)
+    # Rows of a group are drawn together, hence of one weight.
+    every = (q.mT @ w)[y] - w * mass.gather(1, y[:, None])  # (n, R)
+    count = w.sum(0) - w * size[:, None]
+    tiny = torch.finfo(q.dtype).tiny
+    marginal = every.clamp_min(tiny).log() - count.clamp_min(tiny).log()
+    return log_q.double().gather(1, y[:, None]) - marginal
 
 
 def fit_conditional(
@@ -86,7 +106,7 @@ def fit_conditional(
 
     def stopped() -> list[tuple[float, float]]:
         gain = log_density(stop) - marginal(stop)
-        return [(float(gain.mean()), float(gain.std()) / math.sqrt(len(gain)))]
+        return [(float(gain.mean()), group_error(gain, stop.group))]
 
     _, scale = fit_module(
         module,

@@ -85,4 +85,6 @@ class MIEstimate:
 
     def __str__(self) -> str:
         runs = f"{len(self.values)} run{'s' if len(self.values) != 1 else ''}"
-        return f"{self.mean:.3f} ± {self.std:.3f} {self.unit} ({runs}, held out)"
+        above = self.ceiling is not None and self.mean > self.ceiling
+        note = f", above the ceiling {self.ceiling:.2f}" if above else ""
+        return f"{self.mean:.3f} ± {self.std:.3f} {self.unit} ({runs}, held out{note})"

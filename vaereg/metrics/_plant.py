@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 __all__ = ["is_discrete", "plant", "plant_groups"]
 
 Array = NDArray[Any]
-# Fewer distinct rows than this share of all rows are a discrete variable.
-_DISCRETE = 0.1
+# Fewer distinct rows than this share of all rows, and than this number, are a discrete variable.
+_DISCRETE, _KINDS = 0.1, 64
+_MOST = 0.9  # of the labels' entropy: beyond it the channel becomes a threshold
+_BALANCE = 100  # steps of the iteration that keeps frequencies
 
 
 def plant(
@@ -31,9 +33,14 @@ def plant(
     then have the copula of a Gaussian pair, the rest of ``a`` is independent of the new ``b``
     given its one column, and the rest of ``b`` is a function of its one column, so that
     :math:`I = -\tfrac12 \log(1 - \rho^2)`. For a discrete ``b`` (few distinct rows, of
-    frequencies :math:`p_k`), a row is drawn from :math:`p(k \mid u) \propto p_k e^{s t_k u}`, and
-    :math:`I` is the mean of :math:`\mathrm{KL}(p(\cdot \mid u_i) \| \bar p)` over the rows,
-    exactly; ``s`` is found by bisection. Where only ``a`` is discrete, the roles change.
+    frequencies :math:`p_k`), a row is drawn from
+    :math:`p(k \mid u) \propto p_k e^{s t_k u + c_k}` with :math:`c` such that the frequencies stay
+    what they are, and :math:`I` is the mean of :math:`\mathrm{KL}(p(\cdot \mid u_i) \| \bar p)`
+    over the rows, exactly; ``s`` is found by bisection. Where only ``a`` is discrete, the roles
+    change.
+
+    Columns are drawn among those with the fewest ties. Where even these have some, chance breaks
+    them, and less than ``size`` is shared.
 
     Args:
         a: Rows ``(N, A)``.
@@ -69,28 +76,45 @@ def plant_groups(
 ) -> tuple[Array, Array] | None:
     """As :func:`plant` where rows are several draws of one datum: a leak between data.
 
-    The leak is planted into the first row of each group, and the variable that is drawn anew is
-    the same for the whole group, as a label is: a leak that were drawn for each row would be read
-    from as many independent rows, and the power be too good. Other rows of a group tell no more
-    than their first, so that the size is the most that there is.
+    The leak is planted into the mean of each group (the first row of a discrete variable), and the
+    variable that is drawn anew is the same for the whole group, as a label is: a leak that were
+    drawn for each row would be read from as many independent rows, and the power be too good. A
+    single draw tells less than the mean of its group does, so that ``size`` is the most there is.
     """
-    first = np.unique(ids, return_index=True)[1]
-    leak = plant(a[first], b[first], size, generator)
-    if leak is None or len(first) == len(ids):
-        return leak
-    kept = np.array_equal(leak[0], a[first])
-    return (a, leak[1][ids]) if kept else (leak[0][ids], b)
+    kinds, first = np.unique(ids, return_index=True)
+    if len(kinds) == len(ids):
+        return plant(a, b, size, generator)
+    mean = _of_groups(a, ids, first)
+    leak = plant(mean, _of_groups(b, ids, first), size, generator)
+    if leak is None:
+        return None
+    return (a, leak[1][ids]) if leak[0] is mean else (leak[0][ids], b)
+
+
+def _of_groups(x: Array, ids: Array, first: Array) -> Array:
+    if x.ndim == 1 or is_discrete(x[first]):
+        return x[first]
+    total = np.zeros((len(first), x.shape[1]))
+    np.add.at(total, ids, x)
+    return total / np.bincount(ids)[:, None]
 
 
 def is_discrete(x: Array) -> bool:
     """Whether rows take few distinct values."""
-    return len(np.unique(x, axis=0)) <= max(2, _DISCRETE * len(x))
+    return len(np.unique(x, axis=0)) <= max(2, min(_KINDS, _DISCRETE * len(x)))
 
 
 def _column(x: Array, generator: np.random.Generator) -> int | None:
-    """A column drawn among those that vary."""
-    varying = np.flatnonzero((x != x[:1]).any(0))
-    return int(generator.choice(varying)) if len(varying) else None
+    """A column drawn among those that vary, and of these among those with the fewest ties."""
+    distinct = np.array([len(np.unique(x[:, k])) for k in range(x.shape[1])])
+    if distinct.max() < 2:
+        return None
+    return int(generator.choice(np.flatnonzero(distinct == distinct.max())))
+
+
+def _log_softmax(x: Array) -> Array:
+    x = x - x.max(1, keepdims=True)
+    return x - np.log(np.exp(x).sum(1, keepdims=True))
 
 
 def _normal_scores(x: Array, generator: np.random.Generator) -> Array:
@@ -110,27 +134,37 @@ def _through_labels(
     if column is None or len(kinds) < 2:
         return None
     log_p = np.log(counts / counts.sum())
+    if size > _MOST * -float((np.exp(log_p) * log_p).sum()):
+        return None
     # A tie of the column that is broken by chance would tell less than it is counted for.
     u = a[:, column].astype(np.float64)
     u = (u - u.mean()) / u.std()
     u = np.clip(u, -5.0, 5.0)
     t = generator.permutation(np.linspace(-1.0, 1.0, len(kinds)))
 
+    offsets = np.zeros(len(kinds))
+
     def channel(s: float) -> tuple[Array, float]:
-        logits = log_p + s * u[:, None] * t
-        logits = logits - logits.max(1, keepdims=True)
-        log_q = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        # Offsets for each kind keep its frequency: a leak into rare labels must leave them rare.
+        nonlocal offsets
+        tilt = log_p + s * u[:, None] * t
+        log_q, log_mean = tilt, log_p
+        for step in range(_BALANCE):
+            log_q = _log_softmax(tilt + offsets)
+            log_mean = np.log(np.maximum(np.exp(log_q).mean(0), np.finfo(np.float64).tiny))
+            change = log_p - log_mean
+            if np.abs(change).max() < 1e-3 or step == _BALANCE - 1:
+                break
+            offsets = offsets + change
         q = np.exp(log_q)
-        mean = q.mean(0)
-        log_mean = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
         return q, float((q * (log_q - log_mean)).sum(1).mean())
 
     low, high = 0.0, 1.0
     while channel(high)[1] < size:
         low, high = high, 2.0 * high
-        if high > 1e4:
+        if high > 1e3:
             return None
-    for _ in range(60):
+    for _ in range(30):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if channel(middle)[1] < size else (low, middle)
     cumulative = channel(high)[0].cumsum(1)

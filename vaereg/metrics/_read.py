@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vaereg.critics import Concatenated, pair_scores, takes_pair
 from vaereg.metrics._networks import joint_scores
 
-__all__ = ["Rows", "Reader", "bound_and_error", "read", "shifts_of"]
+__all__ = ["Rows", "Reader", "bound_and_error", "group_error", "group_index", "read", "shifts_of"]
 
 _BLOCK = 1 << 20  # scores held at once
 _SHIFTS = 8  # product rows per joint row, for critics without all_pairs
@@ -166,6 +166,23 @@ def _table(critic: nn.Module, rows: Rows) -> Tensor:
     return flat.view(n, n)
 
 
+def group_index(group: Tensor) -> tuple[Tensor, int]:
+    """Groups numbered from 0, and how many there are."""
+    index = cast(Any, torch.unique)(group, return_inverse=True)[1]
+    return index, int(index.max()) + 1
+
+
+def group_error(values: Tensor, group: Tensor) -> float:
+    """Standard error of the mean of ``values``; draws of one datum are one observation."""
+    n = len(values)
+    index, groups = group_index(group)
+    if groups == n:
+        return float(values.std()) / math.sqrt(n)
+    centred = (values - values.mean()).double()
+    sums = centred.new_zeros(groups).index_add_(0, index, centred)
+    return math.sqrt(float(sums.square().sum()) * groups / max(groups - 1, 1)) / n
+
+
 def bound_and_error(
     kind: str, critic: nn.Module, rows: Rows, scales: tuple[float, ...], pairs: int, batch: int
 ) -> list[tuple[float, float]]:
@@ -175,7 +192,7 @@ def bound_and_error(
     SMILE value is no bound, so that there the Donsker-Varadhan bound decides.
     """
     joint = joint_scores(critic, rows.a, rows.b)
-    error = float(joint.std()) / math.sqrt(len(rows))
+    error = group_error(joint, rows.group)
     mean = float(joint.double().mean())
     if kind == "infonce":
         return [

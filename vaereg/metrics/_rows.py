@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaereg.metrics._networks import squash
 
-__all__ = ["Array", "check_count", "group_ids", "labels", "rows", "scaled", "splits"]
+__all__ = ["Array", "are_labels", "check_count", "group_ids", "labels", "rows", "scaled", "splits"]
 
 MINIMUM = 50
 Array = Any  # a Tensor or anything that numpy.asarray takes
@@ -48,21 +48,31 @@ def rows(name: str, value: Array, *, labels: bool = False) -> NDArray[Any]:
     return flat
 
 
+def are_labels(value: Array) -> bool:
+    """Whether values are integers or booleans, ``(N,)`` or ``(N, 1)``."""
+    if isinstance(value, Tensor):
+        kind = not value.is_floating_point() and not value.is_complex()
+        return kind and (value.ndim == 1 or value.shape[1:] == (1,))
+    array = np.asarray(value)
+    return array.dtype.kind in "iub" and (array.ndim == 1 or array.shape[1:] == (1,))
+
+
 def labels(value: Array, classes: int | None) -> tuple[NDArray[Any], int]:
     """Integer labels with -1 for missing, and the number of classes."""
     array = _numpy("b", value)
-    if array.ndim == 2:
-        if not np.isin(array, (0, 1)).all() or (array.sum(1) > 1).any():
+    flat: NDArray[Any] = array.reshape(len(array)) if are_labels(array) else array
+    if flat.ndim == 2:
+        if not np.isin(flat, (0, 1)).all() or (flat.sum(1) > 1).any():
             raise ValueError("b: expected one-hot rows (or zeros for a missing label), got others")
-        if classes is not None and classes != array.shape[1]:
-            raise ValueError(f"b: expected {classes} columns (classes), got {array.shape[1]}")
-        return np.where(array.any(1), array.argmax(1), -1).astype(np.int64), array.shape[1]
-    if array.ndim != 1 or array.dtype.kind == "f":
+        if classes is not None and classes != flat.shape[1]:
+            raise ValueError(f"b: expected {classes} columns (classes), got {flat.shape[1]}")
+        return np.where(flat.any(1), flat.argmax(1), -1).astype(np.int64), flat.shape[1]
+    if flat.ndim != 1 or flat.dtype.kind == "f":
         raise ValueError(
             "b: expected integer labels (N,) or one-hot labels (N, C) for method 'classifier', "
-            f"got shape {array.shape} of {array.dtype}"
+            f"got shape {flat.shape} of {flat.dtype}"
         )
-    y = array.astype(np.int64)
+    y = flat.astype(np.int64)
     low, high = (int(y.min()), int(y.max())) if len(y) else (0, 0)
     count = high + 1 if classes is None else classes
     if low < -1 or high >= count:

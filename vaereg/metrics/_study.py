@@ -24,6 +24,7 @@ from vaereg.metrics._rows import scaled, splits
 __all__ = ["Factory", "Study", "check_planted", "with_power"]
 
 Factory = Callable[[int, int], nn.Module]
+Pair = tuple[NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,18 @@ class Study:
         columns[:, 1:] = draw.multinomial(groups, np.full(groups, 1.0 / groups), self.bootstrap).T
         return columns[self.ids]
 
-    def read(self, x: NDArray[Any], y: NDArray[Any], bar: Any) -> list[Fit]:
-        """Fit and read all runs."""
+    def read(self, draws: Sequence[Pair], bar: Any) -> list[Fit]:
+        """Fit and read all runs, each on its own of ``draws``, or all on the only one."""
         where = self.device
         forked = [where] if where.type == "cuda" else []
         weights, ids = torch.from_numpy(self.weights()), torch.from_numpy(self.ids)
         fits: list[Fit] = []
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(forked):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(where.type, enabled=False),
+            torch.random.fork_rng(forked),
+        ):
             for run, index in enumerate(splits(self.ids, self.split, self.runs, self.seed)):
                 run_seed = (self.seed * 1_000_003 + run) % 2**63
                 generator = torch.Generator().manual_seed(run_seed)
@@ -81,6 +87,7 @@ class Study:
                 if where.type == "cuda":
                     with torch.cuda.device(where):
                         torch.cuda.manual_seed(run_seed)
+                x, y = draws[run % len(draws)]
                 xs = scaled(x, index, self.ranks)
                 ys = (
                     [torch.from_numpy(y)[r] for r in index]
@@ -104,7 +111,7 @@ class Study:
             module = make(*widths)
             check_critic(module, "critic")
             budget = replace(self.budget, lr=rate * self.budget.lr)
-            modules.append((module.to(self.device), budget))
+            modules.append((module.to(self.device, torch.float32), budget))
 
         def report(value: float) -> None:
             if bar is not None:
@@ -145,15 +152,23 @@ def with_power(
     confidence: float,
     bar: Any,
 ) -> MIEstimate:
-    """The estimate with its power: the first planted size that is seen."""
+    """The estimate with its power: the first planted size that is seen.
+
+    Each run reads a leak of its own: which columns it joins is chance, and one lucky draw must not
+    decide.
+    """
     readings: list[tuple[float, float, float, float]] = []
     for size in sizes:
-        leak = plant_groups(x, y, study.ids, size, np.random.default_rng((study.seed, 1)))
-        if leak is None:  # so much does not fit into these labels, and more does not either
+        drawn = [
+            plant_groups(x, y, study.ids, size, np.random.default_rng((study.seed, 1, run)))
+            for run in range(study.runs)
+        ]
+        leaks = [leak for leak in drawn if leak is not None]
+        if len(leaks) < len(drawn):  # so much does not fit into these labels, nor does more
             break
         if bar is not None:
             bar.total += study.passes()
-        fits = study.read(*leak, bar)
+        fits = study.read(leaks, bar)
         mean, ends = (
             float(np.mean([float(f.held[0]) for f in fits])),
             study.interval(fits, confidence),

@@ -8,12 +8,14 @@ into the same codes.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaereg.metrics._audits import Audit, TermAudit, ends, reading, verdict
 from vaereg.metrics._codes import Codes, read_batches, read_rows, roles
@@ -66,7 +68,8 @@ def audit(
     - **dependent** where :math:`r < l` and the term displays it;
     - **independent** where :math:`h \le r`, *and* the same procedure on the same codes, with a
       leak of :math:`r` nats planted, reads half of it or more, in an interval above
-      :math:`h`;
+      :math:`h`. The planted leak is a smooth one, of one column: that an oscillation or a parity
+      of several columns would have been seen is not shown;
     - **cannot tell** otherwise. The power, the smallest planted leak that was seen, says how large
       a leak may have been missed.
 
@@ -96,7 +99,8 @@ def audit(
         TypeError: If ``codes`` is neither a mapping nor an iterable of mappings.
 
     Warns:
-        InformationWarning: For each term whose displayed independence is refuted.
+        InformationWarning: For each term whose displayed independence is refuted, or that displays
+            less than half of what the interval of the reading begins with.
 
     Example:
         >>> import vaereg
@@ -119,34 +123,44 @@ def audit(
             f"{tuple(planted)}"
         )
     names = _names(objective, only)
+    unknown = sorted(set(displayed or ()) - {str(name) for name in objective} - {"total"})
+    unknown = [n for n in unknown if not n.startswith("weight/")]
+    if unknown:
+        raise ValueError(
+            f"displayed: expected names of terms, {[str(n) for n in objective]}, got {unknown}"
+        )
     batches = read_batches(codes, batch_size, seed)
     sizes = [resolution * 2.0**k for k in range(5)] if planted is None else list(planted)
     entries: dict[str, TermAudit] = {}
     count = 0
     for name in names:
-        term = cast(_Term, objective[name])
+        term = _measuring(objective[name])
+        assert term is not None  # _names has chosen it
         first, second = term.variables[:2]
         a, b = read_rows(codes, batches, term.variables)
         count = len(a)
-        shown = (
-            displayed[name] if displayed and name in displayed else _display(term, batches, seed)
-        )
+        # What a constraint displays is its Lagrangian, and not the information.
+        own = displayed is not None and name in displayed and term is objective[name]
+        shown = float(displayed[name]) if own and displayed else _display(term, batches, seed)
+        if math.isnan(shown):
+            raise ValueError(f"displayed: expected a number for {name!r}, got nan")
         scale = float(getattr(term, "information_scale", 1.0))
-        pair, how = roles(a, b, method)
+        pair, how = roles(a, b, method, skip_missing=getattr(term, "skips_missing", False))
         base: dict[str, Any] = {"method": how, "seed": seed, "displayed": shown, **options}
         read = estimate_mi(
             *pair, planted=lambda found: [] if ends(found)[0] > resolution else sizes, **base
         )
         entry = TermAudit(
-            name, first.text, second.text, type(term).__name__, float(shown), read,
-            verdict(scale * float(shown), read, resolution), resolution, scale,
+            name, first.text, second.text, type(term).__name__, shown, read,
+            verdict(scale * shown, read, resolution), resolution, scale,
         )  # fmt: skip
         entries[name] = entry
-        if entry.flagged:
+        if entry.flagged or entry.understated:
+            what = "independence" if entry.flagged else "less than half"
             warnings.warn(
-                f"audit: {name!r} displays {shown:.3f} for {first.text!r} and {second.text!r}, "
-                f"but fresh critics find {reading(read)} nats on held-out "
-                "rows: its critic is outrun or too weak; take more critic steps, at a rate of the "
+                f"audit: {name!r} displays {what}, {shown:.3f}, for {first.text!r} and "
+                f"{second.text!r}, but fresh critics find {reading(read)} nats on held-out rows: "
+                "its critic is outrun or too weak; take more critic steps, at a rate of the "
                 "encoder's order",
                 InformationWarning,
                 stacklevel=2,
@@ -161,7 +175,7 @@ class AuditHook:
 
     Args:
         objective: The objective that is trained.
-        every: Audit at epochs that are multiples of this.
+        every: Audit at epochs that are multiples of this, 0 included.
         options: Passed on to :func:`audit`.
 
     Attributes:
@@ -169,6 +183,7 @@ class AuditHook:
 
     Raises:
         ValueError: If ``every`` is below 1.
+        TypeError: If an option is none of :func:`audit` or :func:`estimate_mi`.
 
     Example:
         >>> import vaereg
@@ -181,6 +196,11 @@ class AuditHook:
     def __init__(self, objective: _Objective, *, every: int = 5, **options: Any) -> None:
         if every < 1:
             raise ValueError(f"every: expected at least 1, got {every}")
+        known = {*signature(audit).parameters, *signature(estimate_mi).parameters}
+        known -= {"objective", "codes", "a", "b", "displayed"}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise TypeError(f"options: expected some of {sorted(known)}, got {unknown}")
         self.objective = objective
         self.every = every
         self.options = options
@@ -202,8 +222,12 @@ class AuditHook:
         """
         if not self.due(epoch):
             return None
-        rows = codes() if callable(codes) else codes
-        found = audit(self.objective, rows, **self.options)
+        if callable(codes):
+            # A function that draws samples must not make a run that is audited another run.
+            count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
+            with torch.random.fork_rng(range(count)):
+                codes = codes()
+        found = audit(self.objective, codes, **self.options)
         self.history.append((epoch, found))
         return found
 
@@ -216,9 +240,18 @@ class AuditHook:
         self.history = [(epoch, Audit.from_dict(record)) for epoch, record in state["history"]]
 
 
+def _measuring(term: Any) -> _Term | None:
+    """The term, or the one that a constraint holds, if it measures information."""
+    inner = getattr(term, "term", None)
+    for found in (term, inner):
+        if getattr(found, "measures_information", False):
+            return cast(_Term, found)
+    return None
+
+
 def _names(objective: _Objective, only: str | Iterable[str] | None) -> list[str]:
     known = [str(name) for name in objective]
-    fit = [n for n in known if getattr(objective[n], "measures_information", False)]
+    fit = [n for n in known if _measuring(objective[n]) is not None]
     if only is None:
         if not fit:
             raise ValueError(
@@ -235,16 +268,24 @@ def _names(objective: _Objective, only: str | Iterable[str] | None) -> list[str]
 
 def _display(term: _Term, batches: Sequence[Mapping[str, Any]], seed: int) -> float:
     """The mean of what a term displays, in evaluation mode; nothing moves, not even the seed."""
-    mode = term.training
-    term.train(False)
+    # A critic that is shared with the user's model is no submodule of its term.
+    found = [m for m in (term, getattr(term, "critic", None)) if isinstance(m, nn.Module)]
+    modules = {module: module.training for m in found for module in m.modules()}
+    value = term.variables[0].values(batches[0])
+    forked = [value.device] if value.is_cuda else []
     total, rows = 0.0, 0
     try:
-        with torch.no_grad(), torch.random.fork_rng([]):
+        for module in modules:
+            module.training = False
+        with torch.no_grad(), torch.random.fork_rng(forked):
             torch.default_generator.manual_seed(seed)
+            if forked:
+                torch.cuda.manual_seed(seed)
             for batch in batches:
                 n = len(term.variables[0].values(batch))
                 total += float(term(batch)) * n
                 rows += n
     finally:
-        term.train(mode)
+        for module, mode in modules.items():
+            module.training = mode
     return total / max(rows, 1)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vaereg.metrics._estimate import InformationWarning, MIEstimate
 from vaereg.metrics._fit import Budget
 from vaereg.metrics._plant import is_discrete
-from vaereg.metrics._rows import Array, check_count, group_ids, labels, rows, splits
+from vaereg.metrics._rows import Array, are_labels, check_count, group_ids, labels, rows, splits
 from vaereg.metrics._study import Factory, Study, check_planted, with_power
 
 __all__ = ["InformationWarning", "MIEstimate", "estimate_mi"]
@@ -186,10 +186,7 @@ def estimate_mi(
     if not callable(planted):
         check_planted(planted, bootstrap)
     x = rows("a", a)
-    integer = np.asarray(b.detach().cpu() if isinstance(b, Tensor) else b)
-    discrete = method == "classifier" or (
-        method == "best" and integer.ndim == 1 and integer.dtype.kind in "iu"
-    )
+    discrete = method == "classifier" or (method == "best" and are_labels(b))
     y: NDArray[Any]
     if discrete:
         y, n_classes = labels(b, classes)
@@ -217,7 +214,7 @@ def estimate_mi(
     )  # fmt: skip
     bar = _progress(study.passes()) if progress else None
     try:
-        fits = study.read(x, y, bar)
+        fits = study.read([(x, y)], bar)
         values = [float(f.held[0]) for f in fits]
         mean = float(np.mean(values))
         train = float(np.mean([f.train for f in fits]))
@@ -256,15 +253,16 @@ def estimate_mi(
 
 
 def _warn(found: MIEstimate, batch_size: int, held: int) -> None:
-    """Warn of a lower bound near its ceiling, or beyond it."""
-    if found.ceiling is None or found.mean <= _NEAR * found.ceiling:
+    """Warn of a reading near what can be vouched for, or beyond it."""
+    limit = math.log(held) if found.ceiling is None else found.ceiling
+    if found.bound == "upper" or found.mean <= _NEAR * limit:
         return
     what, more = f"the {held} rows (or groups) that a run reads", ""
     if found.method == "infonce":
         what, more = f"the batch of {min(batch_size, held)}", " or a larger batch_size"
-    where = "above" if found.mean > found.ceiling else "near"
+    where = "above" if found.mean > limit else "near"
     warnings.warn(
-        f"estimate_mi: {found.mean:.2f} nats is {where} {found.ceiling:.2f}, the log of {what}, "
+        f"estimate_mi: {found.mean:.2f} nats is {where} {limit:.2f}, the log of {what}, "
         f"beyond which no lower bound can be vouched for: the truth may be far off; use more "
         f"rows{more}",
         InformationWarning,

@@ -94,6 +94,7 @@ class CLUB(CriticRegularizer):
                 f"{logvar_range}"
             )
         self.family = family
+        self.skips_missing = family == "categorical"
         self.logvar_range = (float(low), float(high))
 
     def _read(self, batch: Batch, *, freeze: bool) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,7 @@ class AdversarialClassifier(CriticRegularizer):
     """
 
     measures_information = True
+    skips_missing = True
     probabilities: Tensor | None
 
     def __init__(

@@ -43,7 +43,8 @@ class MINE(PairTerm):
     Product rows pair ``a`` with ``b`` of ``other`` where one is given, else with other rows of
     ``b``: with all of them where the critic has ``all_pairs``, or else with ``b`` shifted
     cyclically by a random number of rows (a shorter ``other`` is then read cyclically). A batch of
-    one row has no product rows: the value is then 0 with zero gradient.
+    one row has no product rows: the value is then 0 with zero gradient. A label's row of zeros
+    (missing) is one more value of the label: hand in labelled rows only where it should not be.
 
     Args:
         a: First variable.

@@ -69,6 +69,7 @@ class VariationalMI(CriticRegularizer):
     """
 
     measures_information = True
+    skips_missing = True
     probabilities: Tensor | None
 
     def __init__(
