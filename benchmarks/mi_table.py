@@ -2,9 +2,9 @@
 
 The distributions are `CASES` of tests/metrics/exact_mi.py; rows are drawn anew for each seed, and
 each method reads the same rows with its defaults and one run a seed. Results go to
-benchmarks/results/mi_table.json, written after each cell, with the commit that measured it; `python docs/estimators.py` makes the
-page of them. `--resume` goes on where a run was broken off, as long as neither the commit nor the
-configuration has changed.
+benchmarks/results/mi_table.json, written after each cell, with the commit that measured it;
+`python docs/estimators.py` makes the page of them. `--resume` goes on where a run was broken off,
+as long as neither the commit nor the configuration has changed.
 
     python benchmarks/mi_table.py --resume
     python benchmarks/mi_table.py --cases gaussian xor --methods best --rows 600 --out /tmp/t.json

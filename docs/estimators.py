@@ -236,7 +236,8 @@ class Results:
             f"{configuration['rows']} rows of each case, drawn anew for each of "
             f"{len(content['seeds'])} seeds, {configuration['runs']} run a seed, defaults of "
             f"`estimate_mi`; labels as {configuration['labels']}. Device {content['device']}, "
-            f"{content['threads']} threads, torch {content['torch']}, commit{'s' if len(found) > 1 else ''} {commits}."
+            f"{content['threads']} threads, torch {content['torch']}, "
+            f"commit{'s' if len(found) > 1 else ''} {commits}."
         )
 
 
