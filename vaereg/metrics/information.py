@@ -75,7 +75,8 @@ def estimate_mi(
         \text{smile:}\quad & E_{p(a, b)}[T] - \log E_{p(a) p(b)}[\operatorname{clip}(e^T, e^{-5},
             e^5)] \\
         \text{club:}\quad & E_{p(a, b)}[\log q(b \mid a)] - E_{p(a) p(b)}[\log q(b \mid a)] \\
-        \text{classifier:}\quad & E_{p(a, y)}[\log q(y \mid a) - \log p(y)] \le I(a; y)
+        \text{classifier:}\quad & E_{p(a, y)}\big[\log q(y \mid a)
+            - \log E_{p(a')} q(y \mid a')\big] \le I(a; y)
 
     ``mine``, ``nwj`` and ``infonce`` fit what they read; ``jsd`` and ``smile`` fit the
     Jensen-Shannon bound. ``smile`` is no bound, and ``club`` one from above only where its
@@ -83,9 +84,9 @@ def estimate_mi(
     and one concatenated, and reads the Donsker-Varadhan bound of the one (or of their mean) that
     is tightest on the second part; for integer labels it chooses among two classifiers.
 
-    The classifier's :math:`p(y)` are the frequencies of the train rows: both terms are then
-    cross-entropies on the same held-out rows, whose sampling noise cancels, and a classifier that
-    finds nothing gives exactly 0 (the held-out rows' own entropy would give less).
+    The classifier is read against its own marginal over the held-out rows, which makes the value a
+    bound whatever it has learned, and exactly 0 where it says the same of every row. Against the
+    label frequencies of other rows it would exceed the truth where classes are rare.
     Early stopping starts from the critic :math:`T = 0` and takes another, possibly shrunk, only
     where its bound on the second part is above 0 by two standard errors: the value is exactly 0
     where nothing is found, at the price of dependence below about ``8 / rows`` nats for the

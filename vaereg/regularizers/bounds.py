@@ -160,12 +160,15 @@ class InfoNCE(PairTerm):
     def diagnostics(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> dict[str, Tensor]:
-        """``accuracy`` (share of rows that score their own partner highest) and ``ceiling``."""
+        """``accuracy`` (share of rows that score their own partner highest; of k partners that tie,
+        as rows of one label do, one in k is right) and ``ceiling``.
+        """
         scores = self.scores(batch, other)
         if isinstance(scores, Tensor):
             return {}
         joint, product = scores
-        hit = (joint > product.amax(1)).to(joint).mean()
+        ties = 1.0 + (product == joint[:, None]).sum(1)
+        hit = ((joint >= product.amax(1)) / ties).to(joint).mean()
         ceiling = math.log(product.shape[1] + 1)
         return {"accuracy": hit.detach(), "ceiling": torch.full_like(hit, ceiling)}
 
