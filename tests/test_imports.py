@@ -96,7 +96,7 @@ def test_optional_packages(path):
     """matplotlib in plots only, triton in its kernel file only, test tools nowhere."""
     homes = {
         "matplotlib": {"plots"},
-        "triton": {"ops/pairwise_triton"},
+        "triton": {"ops/_triton_kernels", "ops/pairwise_triton"},
         "pytest": set[str](),
         "torchvision": set[str](),
     }

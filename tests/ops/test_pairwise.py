@@ -271,7 +271,7 @@ def test_compile_has_no_break(cpu):
 
 def test_operator_is_sound(cpu):
     z, mean, logvar = (t.requires_grad_() for t in case(20, 30, 4))
-    arguments = z, mean, logvar, torch.tensor(-1.0), torch.tensor(0.0), 3
+    arguments = z, mean, logvar, torch.tensor(-1.0), torch.tensor(0.0), 3, cpu
     torch.library.opcheck(torch.ops.vaereg.pairwise_forward.default, arguments)
 
 
@@ -325,6 +325,16 @@ def test_no_tensor_of_all_pairs_and_columns():
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sum(t.sum() for t in pairwise_log_density(*leaves, backend="cpu")).backward()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 64 * 1024
+
+
+def test_triton_is_not_for_the_cpu(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(dispatch, "_has_triton", lambda: True)
+    with pytest.raises(ValueError, match=r"expected CUDA tensors .* got torch.float32 on cpu"):
+        pairwise_log_density(*case(5, 6, 2), backend="triton")
+    monkeypatch.setattr(dispatch, "_has_triton", lambda: False)
+    with pytest.raises(ImportError, match="pip install triton"):
+        pairwise_log_density(*case(5, 6, 2), backend="triton")
 
 
 # ---- errors

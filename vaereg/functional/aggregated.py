@@ -123,6 +123,7 @@ def pairwise_log_density(
         ``joint`` ``(B,)`` and ``marginals`` ``(B, D)`` in nats.
 
     Raises:
+        ImportError: If the backend is ``triton`` and Triton is not installed.
         ValueError: If shapes, devices or the backend do not fit.
         TypeError: If an input is no floating-point tensor.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -13,20 +17,31 @@ from vaereg.ops.pairwise_reference import pairwise_reference
 __all__ = ["BACKENDS", "pairwise"]
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
-_SMALL = 1 << 14  # elements up to which the plain form is as fast as any
+_SMALL, _SMALL_CUDA = 1 << 14, 200_000  # elements up to which the plain form is as fast as any
 
 
 @torch.library.custom_op("vaereg::pairwise_forward", mutates_args=())
 def _forward(
-    z: Tensor, mean: Tensor, logvar: Tensor, weights: Tensor, own: Tensor | None, offset: int
+    z: Tensor,
+    mean: Tensor,
+    logvar: Tensor,
+    weights: Tensor,
+    own: Tensor | None,
+    offset: int,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    run: Any = pairwise_cpu.compiled_forward if _compiled(z) else pairwise_cpu.lean_forward
-    return run(z, mean, logvar, weights, own, offset)
+    return _kernels(backend, z)[0](z, mean, logvar, weights, own, offset)
 
 
 @_forward.register_fake
 def _(
-    z: Tensor, mean: Tensor, logvar: Tensor, weights: Tensor, own: Tensor | None, offset: int
+    z: Tensor,
+    mean: Tensor,
+    logvar: Tensor,
+    weights: Tensor,
+    own: Tensor | None,
+    offset: int,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     b, d = z.shape
     return z.new_empty(b), z.new_empty(b, d), z.new_empty(b, 2), z.new_empty(b, d, 2)
@@ -44,9 +59,9 @@ def _backward(
     offset: int,
     joint_state: Tensor,
     marginal_state: Tensor,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    run: Any = pairwise_cpu.compiled_backward if _compiled(z) else pairwise_cpu.lean_backward
-    return run(
+    return _kernels(backend, z)[1](
         grad_joint, grad_marginals, z, mean, logvar, weights, own, offset, joint_state,
         marginal_state,
     )  # fmt: skip
@@ -64,12 +79,13 @@ def _(
     offset: int,
     joint_state: Tensor,
     marginal_state: Tensor,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(z), torch.empty_like(mean), torch.empty_like(logvar)
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
-    z, mean, logvar, weights, own, ctx.offset = inputs
+    z, mean, logvar, weights, own, ctx.offset, ctx.backend = inputs
     _, _, joint_state, marginal_state = output
     ctx.save_for_backward(z, mean, logvar, weights, own, joint_state, marginal_state)
     ctx.mark_non_differentiable(joint_state, marginal_state)
@@ -79,9 +95,9 @@ def _gradients(ctx: Any, grad_joint: Tensor, grad_marginals: Tensor, *_: Any) ->
     z, mean, logvar, weights, own, joint_state, marginal_state = ctx.saved_tensors
     found = _backward(
         grad_joint, grad_marginals, z, mean, logvar, weights, own, ctx.offset, joint_state,
-        marginal_state,
+        marginal_state, ctx.backend,
     )  # fmt: skip
-    return (*found, None, None, None)
+    return (*found, None, None, None, None)
 
 
 def _nothing(ctx: Any, inputs: Any, output: Any) -> None:
@@ -122,6 +138,48 @@ def _compiled(z: Tensor) -> bool:
     return z.dtype == torch.float32 and z.device.type == "cpu" and _build.library() is not None
 
 
+def _kernels(backend: str, z: Tensor) -> tuple[Any, Any]:
+    """Forward and backward pass of a backend."""
+    if backend == "triton":
+        triton: Any = import_module("vaereg.ops.pairwise_triton")
+        return triton.triton_forward, triton.triton_backward
+    if _compiled(z):
+        return pairwise_cpu.compiled_forward, pairwise_cpu.compiled_backward
+    return pairwise_cpu.lean_forward, pairwise_cpu.lean_backward
+
+
+def _choose(backend: str, z: Tensor, elements: int) -> str:
+    """The backend that serves a call.
+
+    Raises:
+        ImportError: If Triton is asked for and not installed.
+        ValueError: If a backend does not serve the device or dtype.
+    """
+    cuda, single = z.device.type == "cuda", z.dtype == torch.float32
+    if backend == "auto":
+        if elements <= (_SMALL_CUDA if cuda else _SMALL):
+            return "reference"
+        # "cpu" without its kernel is chunks of rows, on any device.
+        return "triton" if cuda and single and _has_triton() else "cpu"
+    if backend == "cpu" and z.device.type != "cpu":
+        raise ValueError(f"backend: expected tensors on the CPU for 'cpu', got {z.device}")
+    if backend == "triton":
+        if not _has_triton():
+            raise ImportError('backend="triton" needs Triton: pip install triton')
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+        if not single or not (cuda or interpreted):
+            raise ValueError(
+                "backend: expected CUDA tensors of at most 32 bits for 'triton' (or CPU ones "
+                f"under TRITON_INTERPRET=1), got {z.dtype} on {z.device}"
+            )
+    return backend
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
 def pairwise(
     z: Tensor,
     mean: Tensor,
@@ -132,13 +190,8 @@ def pairwise(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Joint ``(B,)`` and marginals ``(B, D)`` of checked arguments of one dtype and device."""
-    elements = z.shape[0] * mean.numel()
-    if backend == "auto":
-        small = elements <= _SMALL or z.device.type != "cpu"
-        backend = "reference" if small else "cpu"
+    backend = _choose(backend, z, z.shape[0] * mean.numel())
     if backend == "reference":
         return pairwise_reference(z, mean, logvar, weights, own, offset)
-    if backend == "cpu":
-        joint, marginals, *_ = _forward(z, mean, logvar, weights, own, offset)
-        return joint, marginals
-    raise NotImplementedError(backend)
+    joint, marginals, *_ = _forward(z, mean, logvar, weights, own, offset, backend)
+    return joint, marginals

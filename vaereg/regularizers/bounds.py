@@ -160,8 +160,10 @@ class InfoNCE(PairTerm):
     def diagnostics(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> dict[str, Tensor]:
-        """``accuracy`` (share of rows that score their own partner highest; of k partners that tie,
-        as rows of one label do, one in k is right) and ``ceiling``.
+        """``accuracy`` and ``ceiling``.
+
+        The accuracy is the share of rows that score their own partner highest; of k that tie, as
+        rows of one label do, one in k is right.
         """
         scores = self.scores(batch, other)
         if isinstance(scores, Tensor):
