@@ -19,6 +19,10 @@ from vaereg.functional.likelihoods import bernoulli_nll as bernoulli_nll
 from vaereg.functional.likelihoods import categorical_nll as categorical_nll
 from vaereg.functional.likelihoods import gaussian_nll as gaussian_nll
 from vaereg.functional.likelihoods import laplace_nll as laplace_nll
+from vaereg.functional.mmd import default_scales as default_scales
+from vaereg.functional.mmd import mmd as mmd
+from vaereg.functional.moments import dip_penalty as dip_penalty
+from vaereg.functional.moments import posterior_covariance as posterior_covariance
 from vaereg.functional.variational import barber_agakov as barber_agakov
 from vaereg.functional.variational import categorical_club as categorical_club
 from vaereg.functional.variational import (

@@ -1,5 +1,7 @@
 """The regularizers, one module a family."""
 
+from vaereg.regularizers.adversarial import Adversary as Adversary
+from vaereg.regularizers.adversarial import DensityRatioTC as DensityRatioTC
 from vaereg.regularizers.aggregated import DecomposedKL as DecomposedKL
 from vaereg.regularizers.aggregated import MinibatchTC as MinibatchTC
 from vaereg.regularizers.bounds import NWJ as NWJ
@@ -11,6 +13,8 @@ from vaereg.regularizers.divergence import KL as KL
 from vaereg.regularizers.divergence import Capacity as Capacity
 from vaereg.regularizers.divergence import FreeBits as FreeBits
 from vaereg.regularizers.labels import AdversarialClassifier as AdversarialClassifier
+from vaereg.regularizers.mmd import MMD as MMD
+from vaereg.regularizers.moments import DIP as DIP
 from vaereg.regularizers.mutual_information import JSD as JSD
 from vaereg.regularizers.mutual_information import MINE as MINE
 from vaereg.regularizers.variational import VariationalMI as VariationalMI
