@@ -12,6 +12,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 
+# Thousands of tiny operations lose more to waiting threads than they gain, most of all where other
+# programs run beside them.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

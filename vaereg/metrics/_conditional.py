@@ -58,6 +58,7 @@ def fit_classifier(
             budget,
             generator,
             report,
+            by_value=True,
         )
         if value > best:
             best, scale, chosen = value, own, module

@@ -131,6 +131,7 @@ def fit_module(
     budget: Budget,
     generator: torch.Generator,
     report: Callable[[float], None],
+    by_value: bool = False,
 ) -> tuple[float, float]:
     """Fit by AdamW, restore the state of the best value; that value and its scale (0: none).
 
@@ -138,6 +139,9 @@ def fit_module(
     standard errors; at thousands of rows this costs nothing where there is dependence. When
     nothing better has come for a while, training goes on from the best state at a smaller
     learning rate.
+
+    With ``by_value`` the errors only decide what is told from nothing, and not which is best of
+    what is: they grow with the scale, and would prefer a critic that says too little.
     """
     batch = max(2, min(budget.batch_size, rows // 4))
     best, scale, state = _NOTHING, 0.0, copy.deepcopy(module.state_dict())
@@ -146,7 +150,11 @@ def fit_module(
         nonlocal best, scale, state
         module.eval()
         with torch.no_grad():
-            bounds = [v - 2.0 * error for v, error in values()]
+            found = values()
+        bounds = [v - 2.0 * error for v, error in found]
+        if by_value:
+            told = [b > _NOTHING for b in bounds]
+            bounds = [v if t else -math.inf for (v, _), t in zip(found, told, strict=True)]
         k = max(range(len(bounds)), key=bounds.__getitem__)
         if not bounds[k] > best:  # a nan is never better
             return False
