@@ -152,7 +152,13 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         if not any(text in name for name in CASES):
             parser.error(f"--cases: no case has {text!r} in its name; see --list")
     partial = args.cases or set(args.methods) != set(METHODS)
-    if partial and not args.resume and args.out.resolve() == OUT and OUT.exists():
+    if (
+        partial
+        and not args.list
+        and not args.resume
+        and args.out.resolve() == OUT
+        and OUT.exists()
+    ):
         parser.error(
             "a part of the table would replace all of it: add --resume, or --out ELSEWHERE"
         )

@@ -150,13 +150,14 @@ def summary(case: str, provider: str, metric: str, values: list[float], unit: st
 
 def peak(case: str, provider: str, threads: int) -> float:
     """MiB that one forward and backward pass adds to a process of its own."""
+    # VmHWM and not ru_maxrss, which a new process inherits from the one that starts it.
     code = (
-        "import resource, sys, torch; sys.path.insert(0, 'benchmarks'); import pairwise as p;"
+        "import re, sys, torch; sys.path.insert(0, 'benchmarks'); import pairwise as p;"
+        "high = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]);"
         f"torch.set_num_threads({threads}); found = p.providers('cpu')['{provider}'];"
         "small = p.inputs('64x10', 'cpu'); p.step(found, small, True);"
-        f"given = p.inputs('{case}', 'cpu');"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; p.step(found, given, True);"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"
+        f"given = p.inputs('{case}', 'cpu'); before = high(); p.step(found, given, True);"
+        "print((high() - before) / 1024)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -265,9 +265,8 @@ class Objective(nn.Module):
             self._check_holds(optimizer, only)
             report.total.backward()  # pyright: ignore[reportUnknownMemberType]
             if max_norm is not None:
-                for parameters in self._critics():
-                    # A constraint's multiplier, a scalar, is no part of a critic.
-                    nn.utils.clip_grad_norm_([p for p in parameters if p.ndim], max_norm)
+                for parameters in self._critics(clipped=True):
+                    nn.utils.clip_grad_norm_(parameters, max_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return report
@@ -302,11 +301,13 @@ class Objective(nn.Module):
 
     # ---- parameters
 
-    def _critics(self) -> Iterator[list[nn.Parameter]]:
-        """The critic parameters of each term; shared ones with the first term only."""
+    def _critics(self, *, clipped: bool = False) -> Iterator[list[nn.Parameter]]:
+        """The critic parameters of each term, or those of them that are clipped; shared ones with
+        the first term only."""
         seen: set[int] = set()
         for _, term in self._items():
-            fresh = [p for p in term.critic_parameters() if id(p) not in seen]
+            found = term.clipped_parameters() if clipped else term.critic_parameters()
+            fresh = [p for p in found if id(p) not in seen]
             seen.update(map(id, fresh))
             yield fresh
 

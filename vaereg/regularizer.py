@@ -116,6 +116,10 @@ class Regularizer(nn.Module, ABC):
         """Parameters that ascend: critics and multipliers; none by default."""
         return iter(())
 
+    def clipped_parameters(self) -> Iterator[nn.Parameter]:
+        """Critic parameters whose gradient is clipped together where that is asked for."""
+        return self.critic_parameters()
+
     def prior_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that descend with the encoder: all that are not the critic's."""
         critics = {id(p) for p in self.critic_parameters()}

@@ -111,3 +111,7 @@ class Constraint(CriticRegularizer):
         """The multiplier, then the term's critic."""
         yield from self.critic.parameters()
         yield from self.term.critic_parameters()
+
+    def clipped_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the term's critic: the multiplier is no part of it."""
+        return self.term.clipped_parameters()
