@@ -43,10 +43,10 @@ class _Aggregated(Regularizer):
         code: Spec,
         *,
         dataset_size: int,
-        estimator: Estimator,
-        memory_bank: int,
-        gather: Gather | None,
-        backend: str,
+        estimator: Estimator = "mss",
+        memory_bank: int = 0,
+        gather: Gather | None = None,
+        backend: str = "auto",
     ) -> None:
         super().__init__(code)
         for name, value, least in (
@@ -207,21 +207,6 @@ class MinibatchTC(_Aggregated):
         >>> abs(term({"z": z}).item()) < 1e-5  # one dimension has no total correlation
         True
     """
-
-    def __init__(
-        self,
-        code: Spec,
-        *,
-        dataset_size: int,
-        estimator: Estimator = "mss",
-        memory_bank: int = 0,
-        gather: Gather | None = None,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__(
-            code, dataset_size=dataset_size, estimator=estimator, memory_bank=memory_bank,
-            gather=gather, backend=backend,
-        )  # fmt: skip
 
     def forward(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
