@@ -305,6 +305,30 @@ def test_without_a_compiler_the_lean_form_serves():
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
 
 
+@pytest.mark.parametrize(
+    ("elements", "kernel", "expected"),
+    [
+        (10_000, True, "reference"), (10_000, False, "reference"),
+        (41_000, True, "cpu"), (41_000, False, "reference"),
+        (200_000, True, "cpu"), (200_000, False, "cpu"),
+    ],
+)  # fmt: skip
+def test_auto_takes_chunks_only_where_they_pay(elements, kernel, expected, monkeypatch):
+    asked = []
+    monkeypatch.setattr(dispatch, "_has_kernel", lambda: asked.append(1) or kernel)
+    assert dispatch._choose("auto", torch.zeros(2, 2), elements) == expected
+    # Nothing is compiled for the sake of a call that the plain form serves.
+    assert elements > 10_000 or not asked
+
+
+def test_auto_compiles_without_a_break():
+    inputs = case(64, 64, 10, low=-2.0)  # between the two limits, where the kernel is asked for
+    run = torch.compile(
+        lambda *a: pairwise_log_density(*a)[0], fullgraph=True, backend="aot_eager"
+    )
+    torch.testing.assert_close(run(*inputs), pairwise_log_density(*inputs)[0], rtol=0, atol=0)
+
+
 def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("VAEREG_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "false")
@@ -314,6 +338,20 @@ def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match=r"no C\+\+ compiler: expected"):
         _build._compile()
     assert not list(tmp_path.iterdir())
+    _build._load.cache_clear()
+    with pytest.warns(UserWarning, match=r"could not be built.*VAEREG_NO_COMPILER=1"):
+        assert _build.library() is None
+    _build._load.cache_clear()
+
+
+def test_a_compiler_may_be_named_with_options(monkeypatch, tmp_path):
+    compiled_or_skip()
+    monkeypatch.setenv("VAEREG_CACHE", str(tmp_path))
+    found = _build._compiler()
+    assert found is not None
+    monkeypatch.setenv("CXX", f"{found[0]} -g0")
+    assert _build._compiler() == [found[0], "-g0"]
+    assert _build._compile().is_file()
 
 
 def peak_of(run):

@@ -221,7 +221,7 @@ def aggregated_log_densities(
         ValueError: As :func:`log_weights` and :func:`pairwise_log_density`.
 
     References:
-        | Isolating Sources of Disentanglement in VAEs (Chen et al., 2018), eq 5.
+        | Isolating Sources of Disentanglement in VAEs (Chen et al., 2018), section 3.1.
         | https://arxiv.org/abs/1802.04942
 
     Example:

@@ -7,9 +7,11 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 
 __all__ = ["build_error", "library"]
@@ -29,12 +31,13 @@ _SIGNATURES = {
 }
 
 
-def _compiler() -> str | None:
-    named = os.environ.get("CXX")
-    for name in (named,) if named else ("g++", "clang++", "c++"):
-        found = shutil.which(name) if name else None
+def _compiler() -> list[str] | None:
+    """The compiler and its own options, as ``CXX="ccache g++"`` may name them."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for name, *options in (named,) if named else (["g++"], ["clang++"], ["c++"]):
+        found = shutil.which(name)
         if found:
-            return found
+            return [found, *options]
     return None
 
 
@@ -67,7 +70,7 @@ def _compile() -> Path:
         raise RuntimeError("no C++ compiler: expected g++, clang++ or c++, or one named by CXX")
     flags = [*_FLAGS, *filter(None, [_NATIVE.get(platform.machine().lower())])]
     digest = hashlib.sha256(_SOURCE.read_bytes())
-    digest.update("\0".join([compiler, *flags, platform.machine(), _processor()]).encode())
+    digest.update("\0".join([*compiler, *flags, platform.machine(), _processor()]).encode())
     folder = _cache()
     target = folder / f"pairwise-{digest.hexdigest()[:16]}.so"
     if target.is_file():
@@ -76,21 +79,27 @@ def _compile() -> Path:
     # Beside the target and then renamed: another process never loads half of a file.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch) / "pairwise.so"
-        command = [compiler, *flags, str(_SOURCE), "-o", str(made)]
+        command = [*compiler, *flags, str(_SOURCE), "-o", str(made)]
         run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         if run.returncode:
-            raise RuntimeError(f"{compiler} failed: {run.stderr.strip()[-500:]}")
+            raise RuntimeError(f"{shlex.join(compiler)} failed: {run.stderr.strip()[-500:]}")
         os.replace(made, target)
     return target
 
 
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
-    if os.environ.get("VAEREG_NO_COMPILER"):
+    if os.environ.get("VAEREG_NO_COMPILER", "0") != "0":
         return None, "VAEREG_NO_COMPILER is set"
     try:
         loaded = ctypes.CDLL(str(_compile()))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        warnings.warn(
+            "vaereg: the C++ kernel of pairwise_log_density could not be built; chunks of rows, "
+            f"which are slower, serve in its place ({error}). VAEREG_NO_COMPILER=1 takes them "
+            "without this warning.",
+            stacklevel=2,
+        )
         return None, str(error)
     for name, (arguments, result) in _SIGNATURES.items():
         function = getattr(loaded, name)

@@ -17,7 +17,9 @@ from vaereg.ops.pairwise_reference import pairwise_reference
 __all__ = ["BACKENDS", "pairwise"]
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
-_SMALL, _SMALL_CUDA = 1 << 14, 200_000  # elements up to which the plain form is as fast as any
+# Elements up to which the plain form is as fast as any: beside the C++ kernel, beside chunks of
+# rows, which compute all pairs once more in the backward pass, and on a GPU.
+_SMALL, _SMALL_CHUNKS, _SMALL_CUDA = 1 << 14, 1 << 17, 200_000
 
 
 @torch.library.custom_op("vaereg::pairwise_forward", mutates_args=())
@@ -134,8 +136,13 @@ _forward.register_vmap(_by_slices(_forward))
 _backward.register_vmap(_by_slices(_backward))
 
 
+@torch.compiler.assume_constant_result
+def _has_kernel() -> bool:
+    return _build.library() is not None
+
+
 def _compiled(z: Tensor) -> bool:
-    return z.dtype == torch.float32 and z.device.type == "cpu" and _build.library() is not None
+    return z.dtype == torch.float32 and z.device.type == "cpu" and _has_kernel()
 
 
 def _kernels(backend: str, z: Tensor) -> tuple[Any, Any]:
@@ -158,6 +165,9 @@ def _choose(backend: str, z: Tensor, elements: int) -> str:
     cuda, single = z.device.type == "cuda", z.dtype == torch.float32
     if backend == "auto":
         if elements <= (_SMALL_CUDA if cuda else _SMALL):
+            return "reference"
+        # In this order: nothing is compiled for calls that would not use it.
+        if not cuda and elements <= _SMALL_CHUNKS and not _compiled(z):
             return "reference"
         # "cpu" without its kernel is chunks of rows, on any device.
         return "triton" if cuda and single and _has_triton() else "cpu"

@@ -173,12 +173,13 @@ class MinibatchTC(_Aggregated):
 
     with :math:`\hat q` the mixture of the batch's posteriors by the weights of
     :func:`vaereg.functional.log_weights`. ``mss`` is unbiased for :math:`q(z)`, not for its
-    logarithm: in small batches the value is too high by an amount that
-    ``vaereg.metrics.estimator_bias`` measures. ``mws`` and ``plain`` have the same gradient;
-    ``mws`` differs by the constant :math:`(D - 1) \log N`, and its value is no number of nats.
+    logarithm: each log-density is too low in small batches, and their difference off in either
+    direction, even below 0, by an amount that ``vaereg.metrics.estimator_bias`` measures. ``mws``
+    and ``plain`` have the same gradient; ``mws`` differs by the constant :math:`(D - 1) \log N`,
+    and its value is no number of nats.
 
     A memory bank keeps the last K posteriors, detached, as further components, which lowers the
-    bias. It is filled by :meth:`update`, which ``Objective.update(batch)`` calls, once an
+    bias of each log-density. It is filled by :meth:`update`, which ``Objective.update(batch)`` calls, once an
     iteration, after the main step. Kept ones should be of other rows than the batch: K of at most
     an epoch's rows less a batch, drawn without replacement.
 
@@ -196,7 +197,7 @@ class MinibatchTC(_Aggregated):
             estimator is unknown.
 
     References:
-        | Isolating Sources of Disentanglement in VAEs (Chen et al., 2018), eqs 2 and 5, and
+        | Isolating Sources of Disentanglement in VAEs (Chen et al., 2018), eq 2, section 3.1 and
           appendix C.
         | https://arxiv.org/abs/1802.04942
 
