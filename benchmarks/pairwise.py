@@ -1,11 +1,12 @@
-"""Time and memory of the pairwise log-density beside the usual (B, M, D) form of it.
+"""Time and memory of the pairwise log-density beside other ways to write it.
 
 The total correlation of a batch by the plain mixture, forward, and forward and backward to z, mean
 and logvar, by providers that take turns in one process: `naive` (the tensor of all pairs and
-columns, as most public code writes it), `inductor` (`torch.compile` of that), `kernel` (the C++
-kernel) and `lean` (rows in chunks, where there is no compiler); on a GPU `triton` in place of the
-last two. Before a case is timed, all must agree. The peak of memory is that of a process of its
-own, above what the inputs take.
+columns, as most public code writes it), `inductor` (`torch.compile` of that), `pythae` and `keops`
+where these packages are installed, `kernel` (what the library takes by itself: its C++ kernel)
+and `no_compiler` (the same where no compiler is at hand); on a GPU `triton` in place of the last
+two. Before a case is timed, all must agree. The peak of memory is that of a process of its own,
+above what the inputs take.
 
     python benchmarks/pairwise.py                      # CPU, all cases, a few minutes
     python benchmarks/pairwise.py --case 1024x32 --rounds 5 --out /tmp/p.csv
@@ -15,148 +16,82 @@ own, above what the inputs take.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import math
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import ROOT, machine, ratios, summary, turns, write
+from pairwise_forms import Form, forms, inputs, step
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "pairwise.csv"
 CASES = {
     "64x10": (64, 10), "256x10": (256, 10), "1024x32": (1024, 32), "2048x64": (2048, 64),
     "4096x64": (4096, 64),
 }  # fmt: skip
-# The tensor of all pairs, several times over, does not fit beside everything else.
-TOO_LARGE = {"4096x64": ("naive", "inductor")}
-FIELDS = ("case", "provider", "metric", "median", "q20", "q80", "unit", "config", "device",
-          "threads", "torch", "commit", "time")  # fmt: skip
-Provider = Callable[[Tensor, Tensor, Tensor], Tensor]
+CUDA_CASES = {**CASES, "16384x64": (16384, 64)}
+# Copies of the tensor of all pairs and columns that a provider may hold at once, several over.
+COPIES, ROOM = 12, {"cpu": 12 << 30, "cuda": 60 << 30}
+DENSE = ("naive", "inductor", "pythae")
+PEERS = ("naive", "inductor", "pythae", "keops")
 
 
-def naive(z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    """The total correlation as it is commonly written."""
-    c = math.log(2.0 * math.pi)
-    density = -0.5 * ((z[:, None] - mean).square() * (-logvar).exp() + logvar + c)
-    joint = density.sum(2).logsumexp(1)
-    return (joint - density.logsumexp(1).sum(1)).mean()
+def available(case: str, device: str) -> dict[str, Form]:
+    """The forms whose tensors fit."""
+    b, d = CUDA_CASES[case]
+    fits = 4 * COPIES * b * b * d < ROOM[device.split(":")[0]]
+    return {n: f for n, f in forms(device).items() if fits or n not in DENSE}
 
 
-def library(backend: str) -> Provider:
-    from vaereg.functional import pairwise_log_density
-
-    def run(z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-        joint, marginals = pairwise_log_density(z, mean, logvar, backend=backend)
-        return (joint - marginals.sum(1)).mean()
-
-    return run
-
-
-class _Lean(torch.autograd.Function):
-    """The library without its C++ kernel."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-        from vaereg.ops.pairwise_cpu import lean_forward
-
-        weights = torch.zeros(())
-        joint, marginals, *state = lean_forward(z, mean, logvar, weights, None, 0)
-        ctx.save_for_backward(z, mean, logvar, weights, *state)
-        return (joint - marginals.sum(1)).mean()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        from vaereg.ops.pairwise_cpu import lean_backward
-
-        z, mean, logvar, weights, *state = ctx.saved_tensors
-        share = (grad / len(z)).expand(len(z))
-        return lean_backward(
-            share, -share[:, None].expand(z.shape), z, mean, logvar, weights, None, 0, *state
-        )
-
-
-def providers(device: str) -> dict[str, Provider]:
-    found: dict[str, Provider] = {"naive": naive, "inductor": torch.compile(naive, dynamic=False)}
-    if device.startswith("cuda"):
-        return {**found, "triton": library("triton")}
-    return {**found, "kernel": library("cpu"), "lean": _Lean.apply}
-
-
-def inputs(case: str, device: str) -> list[Tensor]:
-    b, d = CASES[case]
-    g = torch.Generator().manual_seed(0)
-    mean, logvar = torch.randn(b, d, generator=g), torch.randn(b, d, generator=g) - 1.0
-    z = mean + (0.5 * logvar).exp() * torch.randn(b, d, generator=g)
-    return [t.to(device) for t in (z, mean, logvar)]
-
-
-def step(run: Provider, given: list[Tensor], backward: bool) -> list[Tensor]:
-    if not backward:
-        with torch.no_grad():
-            return [run(*given)]
-    leaves = [t.detach().requires_grad_() for t in given]
-    value = run(*leaves)
-    value.backward()
-    return [value.detach(), *(t.grad for t in leaves if t.grad is not None)]
-
-
-def agree(found: dict[str, Provider], given: list[Tensor]) -> None:
-    """Raise unless all providers give the same value and gradients."""
+def agree(found: dict[str, Form], given: list[Tensor]) -> None:
+    """Raise unless all forms give the same value and gradients."""
     expected = step(next(iter(found.values())), given, True)
-    for name, run in found.items():
-        for x, y in zip(step(run, given, True), expected, strict=True):
+    for name, form in found.items():
+        for x, y in zip(step(form, given, True), expected, strict=True):
             error = float((x - y).abs().max() / y.abs().max())
             if not error < 1e-4:
                 raise SystemExit(f"{name}: differs from the first provider by {error:.1e}")
 
 
 def measure(
-    case: str, found: dict[str, Provider], given: list[Tensor], rounds: int
+    case: str, found: dict[str, Form], given: list[Tensor], rounds: int
 ) -> list[dict[str, Any]]:
+    """Times, and the others' times over a provider's own within each round."""
     rows: list[dict[str, Any]] = []
+    cuda = given[0].is_cuda
     for mode in ("forward", "full"):
-        times: dict[str, list[float]] = {name: [] for name in found}
-        for _ in range(rounds):
-            for name, run in found.items():
-                start = time.perf_counter()
-                step(run, given, mode == "full")
-                if given[0].is_cuda:
-                    torch.cuda.synchronize()
-                times[name].append(1e3 * (time.perf_counter() - start))
+        calls = {n: partial(step, form, given, mode == "full") for n, form in found.items()}
+        times = turns(calls, rounds, cuda=cuda, repeat=10 if cuda else 1)
         for name in found:
             rows.append(summary(case, name, f"{mode}_wall", times[name], "ms"))
-            for other in ("naive", "inductor"):
+            for other in PEERS:
                 if other in times and other != name:
-                    ratios = [a / b for a, b in zip(times[other], times[name], strict=True)]
-                    rows.append(summary(case, name, f"{mode}_speedup_{other}", ratios, "1"))
+                    quotient = ratios(times[other], times[name])
+                    rows.append(summary(case, name, f"{mode}_speedup_{other}", quotient, "1"))
     return rows
 
 
-def summary(case: str, provider: str, metric: str, values: list[float], unit: str) -> Any:
-    cuts = statistics.quantiles(values, n=5) if len(values) > 1 else values * 4
-    return {"case": case, "provider": provider, "metric": metric, "unit": unit,
-            "median": f"{statistics.median(values):.4g}", "q20": f"{cuts[0]:.4g}",
-            "q80": f"{cuts[3]:.4g}"}  # fmt: skip
-
-
-def peak(case: str, provider: str, threads: int) -> float:
-    """MiB that one forward and backward pass adds to a process of its own."""
+def peak(case: str, provider: str, device: str, threads: int) -> float:
+    """MiB that one forward and backward pass takes above its inputs."""
+    shape = CUDA_CASES[case]
+    if device.startswith("cuda"):
+        given, form = inputs(*shape, device), forms(device)[provider]
+        step(form, given, True)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step(form, given, True)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     # VmHWM and not ru_maxrss, which a new process inherits from the one that starts it.
     code = (
-        "import re, sys, torch; sys.path.insert(0, 'benchmarks'); import pairwise as p;"
+        "import re, sys, torch; sys.path.insert(0, 'benchmarks'); import pairwise_forms as p;"
         "high = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]);"
-        f"torch.set_num_threads({threads}); found = p.providers('cpu')['{provider}'];"
-        "small = p.inputs('64x10', 'cpu'); p.step(found, small, True);"
-        f"given = p.inputs('{case}', 'cpu'); before = high(); p.step(found, given, True);"
+        f"torch.set_num_threads({threads}); form = p.forms()['{provider}'];"
+        "p.step(form, p.inputs(128, 10), True);"
+        f"given = p.inputs(*{shape}); before = high(); p.step(form, given, True);"
         "print((high() - before) / 1024)"
     )
     run = subprocess.run(
@@ -165,13 +100,16 @@ def peak(case: str, provider: str, threads: int) -> float:
     return float(run.stdout.split()[-1])
 
 
-def commit() -> str:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+def special_functions(device: str) -> float:
+    """Measured special-function calls a second of a GPU: what bounds the kernels there."""
+    import triton  # pyright: ignore
+    from special_functions import BLOCK, CALLS, powers  # pyright: ignore
 
-    dirty = "-dirty" if git("status", "--porcelain", "--", "vaereg", "benchmarks/*.py") else ""
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + dirty
+    programs = 16 * 1024
+    out = torch.empty(programs * BLOCK, device=device)
+    call = partial(powers[(programs,)], out, BLOCK, CALLS)  # pyright: ignore
+    milliseconds: Any = triton.testing.do_bench(call, return_mode="median")
+    return out.numel() * CALLS / (1e-3 * milliseconds)
 
 
 def main(given: list[str] | None = None) -> int:
@@ -180,7 +118,7 @@ def main(given: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--case", action="append", choices=list(CASES), help="some cases only; default all")
+    add("--case", action="append", choices=list(CUDA_CASES), help="some cases only; default all")
     add("--rounds", type=int, default=7, help="rounds a case (default: %(default)s)")
     add("--threads", type=int, default=2, help="torch threads (default: %(default)s)")
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -188,35 +126,25 @@ def main(given: list[str] | None = None) -> int:
     args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
     cuda = args.device.startswith("cuda")
-    shared = {
-        "device": torch.cuda.get_device_name(args.device) if cuda else args.device,
-        "threads": args.threads, "torch": torch.__version__, "commit": commit(),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }  # fmt: skip
     rows: list[dict[str, Any]] = []
-    for case in args.case or CASES:
-        tensors = inputs(case, args.device)
-        left_out = () if cuda else TOO_LARGE.get(case, ())
-        found = {n: p for n, p in providers(args.device).items() if n not in left_out}
+    where = machine(args.device)
+    if cuda:
+        rate = special_functions(args.device)
+        rows.append(summary("device", "exp2", "rate", [rate], "1/s") | {"config": "{}"} | where)
+    for case in args.case or (CUDA_CASES if cuda else CASES):
+        b, d = CUDA_CASES[case]
+        tensors, found = inputs(b, d, args.device), available(case, args.device)
         agree(found, tensors)
         new = measure(case, found, tensors, args.rounds)
-        if not cuda:
-            new += [
-                summary(case, name, "full_peak", [peak(case, name, args.threads)], "MiB")
-                for name in found
-            ]
-        b, d = CASES[case]
+        for name in found:
+            high = peak(case, name, args.device, args.threads)
+            new.append(summary(case, name, "full_peak", [max(high, 0.0)], "MiB"))
         config = json.dumps({"rows": b, "columns": d, "rounds": args.rounds})
-        rows += [{**row, "config": config, **shared} for row in new]
+        rows += [{**row, "config": config, **where} for row in new]
         for row in new:
-            print(
-                f"{case:8s} {row['provider']:9s} {row['metric']:26s}", row["median"], row["unit"]
-            )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
+            text = f"{case:9s} {row['provider']:12s} {row['metric']:26s} {row['median']}"
+            print(text, row["unit"], flush=True)
+    write(args.out, rows)
     return 0
 
 

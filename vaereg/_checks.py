@@ -178,6 +178,8 @@ def _check_rows(term: str, name: str, code: Code) -> None:
     assert code.q is not None and code.p is not None
     rows, q, p = code.value.shape[:1], code.q, code.p
     posterior, prior = q.batch_shape + q.event_shape, p.batch_shape + p.event_shape
+    if posterior == prior == code.value.shape:
+        return
     try:
         joint = tuple(cast(Any, torch.broadcast_shapes(posterior, prior)))
         fits = joint == tuple(posterior) and posterior[:1] == rows

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaereg.codes import Batch
@@ -42,6 +43,17 @@ class NoSync(TorchDispatchMode):
         Traceback (most recent call last):
         AssertionError: expected no device synchronisation, got aten::_local_scalar_dense
     """
+
+    def __enter__(self) -> Any:
+        # torch.compile switches the validation of distributions, which synchronises, off for the
+        # rest of the process, so that what is seen here would depend on what ran before.
+        self._validate: bool = Distribution._validate_args  # pyright: ignore[reportPrivateUsage]
+        Distribution.set_default_validate_args(True)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        Distribution.set_default_validate_args(self._validate)
+        super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation unless it synchronises."""

@@ -271,9 +271,13 @@ def test_compile_has_no_break(cpu):
 
 
 def test_operator_is_sound(cpu):
-    z, mean, logvar = (t.requires_grad_() for t in case(20, 30, 4))
+    z, mean, logvar = case(20, 30, 4)
     arguments = z, mean, logvar, torch.tensor(-1.0), torch.tensor(0.0), 3, cpu
     torch.library.opcheck(torch.ops.vaereg.pairwise_forward.default, arguments)
+    *values, joint_state, marginal_state = torch.ops.vaereg.pairwise_forward(*arguments)
+    grads = [torch.randn_like(t) for t in values]
+    arguments = (*grads, *arguments[:-1], joint_state, marginal_state, cpu)
+    torch.library.opcheck(torch.ops.vaereg.pairwise_backward.default, arguments)
 
 
 def test_vmap(cpu):

@@ -3,7 +3,7 @@ r"""The maximum mean discrepancy: the distance of two laws' mean embeddings, fro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -128,19 +128,24 @@ def mmd(
         table = norms.unsqueeze(1) + norms - 2.0 * rows @ rows.mT  # (n + m, n + m)
     # Not below 0 by rounding; a clamp would drop the gradient there, and with it the second.
     table = table - table.detach().clamp(max=0.0)
-    own = [_off_diagonal(table[:n, :n]), _off_diagonal(table[n:, n:])]
-    cross = table[:n, n:]
-    if unbiased and paired:
-        cross = _off_diagonal(cross)
-    total = -2.0 * _kernel(cross, sizes, kernel).mean()
-    for distances, count in zip(own, (n, m), strict=True):
-        if unbiased:
-            total = total + _kernel(distances, sizes, kernel).mean()
-        else:
-            # k(0) is 1 for each scale, where the table's own diagonal is 0 up to rounding.
-            share = _kernel(distances, sizes, kernel).sum() / count**2
-            total = total + share + len(sizes) / count
-    return total
+    values, _ = cast(Any, _Kernel.apply(table, sizes, kernel))
+    total = (values * _weights(values, n, unbiased=unbiased, paired=paired)).sum()
+    # k(0) is 1 for each scale, where the table's own diagonal is 0 up to rounding.
+    return total if unbiased else total + (1 / n + 1 / m) * len(sizes)
+
+
+def _weights(like: Tensor, n: int, *, unbiased: bool, paired: bool) -> Tensor:
+    """What each pair of the joint table counts in the sum of the three means, its diagonal 0."""
+    m = like.shape[0] - n
+    left_out = int(unbiased and paired)
+    weights = torch.full_like(like, -1.0 / (n * (m - left_out)), requires_grad=False)
+    weights[:n, :n] = 1.0 / (n * (n - unbiased))
+    weights[n:, n:] = 1.0 / (m * (m - unbiased))
+    weights.diagonal().zero_()
+    if left_out:
+        weights[:n, n:].diagonal().zero_()
+        weights[n:, :n].diagonal().zero_()
+    return weights
 
 
 def _samples(x: Tensor, y: Tensor, *, paired: bool) -> tuple[Tensor, Tensor]:
@@ -179,21 +184,41 @@ def _scales(scales: Sequence[float] | Tensor, like: Tensor) -> Sequence[float] |
     return scales
 
 
-def _off_diagonal(table: Tensor) -> Tensor:
-    """``(n, n)`` to ``(n - 1, n)``, without a mask, which would synchronise."""
-    n = table.shape[0]
-    # After the first entry, every (n + 1)-th is on the diagonal.
-    return table.flatten()[1:].view(n - 1, n + 1)[:, :-1]
+def _parts(squared: Tensor, s: float | Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
+    """The kernel of one scale, and its derivative."""
+    if kernel == "imq":
+        part = s / (squared + s)
+        return part, part.square() / -s
+    part = (squared * (-0.5 / s)).exp()
+    return part, part * (-0.5 / s)
 
 
-def _kernel(squared: Tensor, scales: Sequence[float] | Sequence[Tensor], kernel: Kernel) -> Tensor:
-    total = torch.zeros_like(squared)
-    for s in scales:
-        if kernel == "imq":
-            total = total + s / (s + squared)
-        else:
-            total = total + (squared * (-0.5 / s)).exp()
-    return total
+class _Kernel(torch.autograd.Function):
+    """The kernel summed over the scales; its backward pass keeps one derivative for all."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(squared: Tensor, scales: Any, kernel: Kernel) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        total, slope = torch.zeros_like(squared), torch.zeros_like(squared)
+        for s in scales:
+            part, derivative = _parts(squared, s, kernel)
+            total += part
+            slope += derivative
+        return total, slope
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        squared, ctx.scales, ctx.kernel = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(squared, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        squared, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            slope = torch.stack([_parts(squared, s, ctx.kernel)[1] for s in ctx.scales]).sum(0)
+        return grad * slope, None, None
 
 
 def prior_draws(prior: Distribution | None, value: Tensor, code: str = "code") -> Tensor:

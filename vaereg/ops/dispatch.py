@@ -6,7 +6,7 @@ import functools
 import os
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,101 +22,46 @@ BACKENDS = ("auto", "reference", "cpu", "triton")
 _SMALL, _SMALL_CHUNKS, _SMALL_CUDA = 1 << 14, 1 << 17, 200_000
 
 
-@torch.library.custom_op("vaereg::pairwise_forward", mutates_args=())
-def _forward(
-    z: Tensor,
-    mean: Tensor,
-    logvar: Tensor,
-    weights: Tensor,
-    own: Tensor | None,
-    offset: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _kernels(backend, z)[0](z, mean, logvar, weights, own, offset)
+# Defined by hand: the decorator of torch.library adds a few hundred microseconds a step, more than
+# the kernels take for a small batch.
+_library = torch.library.Library("vaereg", "DEF")
+_PROBLEM = "Tensor z, Tensor mean, Tensor logvar, Tensor weights, Tensor? own, SymInt offset"
+_library.define(f"pairwise_forward({_PROBLEM}, str backend) -> (Tensor, Tensor, Tensor, Tensor)")
+_library.define(
+    f"pairwise_backward(Tensor grad_joint, Tensor grad_marginals, {_PROBLEM}, "
+    "Tensor joint_state, Tensor marginal_state, str backend) -> (Tensor, Tensor, Tensor)"
+)
 
 
-@_forward.register_fake
-def _(
-    z: Tensor,
-    mean: Tensor,
-    logvar: Tensor,
-    weights: Tensor,
-    own: Tensor | None,
-    offset: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _run_forward(z: Tensor, *problem: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *problem, backend = problem
+    return _kernels(backend, z)[0](z, *problem)
+
+
+def _run_backward(
+    grad_joint: Tensor, grad_marginals: Tensor, z: Tensor, *problem: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    *problem, backend = problem
+    return _kernels(backend, z)[1](grad_joint, grad_marginals, z, *problem)
+
+
+def _fake_forward(z: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     b, d = z.shape
     return z.new_empty(b), z.new_empty(b, d), z.new_empty(b, 2), z.new_empty(b, d, 2)
 
 
-@torch.library.custom_op("vaereg::pairwise_backward", mutates_args=())
-def _backward(
-    grad_joint: Tensor,
-    grad_marginals: Tensor,
-    z: Tensor,
-    mean: Tensor,
-    logvar: Tensor,
-    weights: Tensor,
-    own: Tensor | None,
-    offset: int,
-    joint_state: Tensor,
-    marginal_state: Tensor,
-    backend: str,
+def _fake_backward(
+    grad_joint: Tensor, grad_marginals: Tensor, z: Tensor, mean: Tensor, logvar: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _kernels(backend, z)[1](
-        grad_joint, grad_marginals, z, mean, logvar, weights, own, offset, joint_state,
-        marginal_state,
-    )  # fmt: skip
+    # Of the shapes alone: the kernels' results are contiguous whatever the inputs are.
+    return z.new_empty(z.shape), mean.new_empty(mean.shape), logvar.new_empty(logvar.shape)
 
 
-@_backward.register_fake
-def _(
-    grad_joint: Tensor,
-    grad_marginals: Tensor,
-    z: Tensor,
-    mean: Tensor,
-    logvar: Tensor,
-    weights: Tensor,
-    own: Tensor | None,
-    offset: int,
-    joint_state: Tensor,
-    marginal_state: Tensor,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(z), torch.empty_like(mean), torch.empty_like(logvar)
-
-
-def _setup(ctx: Any, inputs: Any, output: Any) -> None:
-    z, mean, logvar, weights, own, ctx.offset, ctx.backend = inputs
-    _, _, joint_state, marginal_state = output
-    ctx.save_for_backward(z, mean, logvar, weights, own, joint_state, marginal_state)
-    ctx.mark_non_differentiable(joint_state, marginal_state)
-
-
-def _gradients(ctx: Any, grad_joint: Tensor, grad_marginals: Tensor, *_: Any) -> Any:
-    z, mean, logvar, weights, own, joint_state, marginal_state = ctx.saved_tensors
-    found = _backward(
-        grad_joint, grad_marginals, z, mean, logvar, weights, own, ctx.offset, joint_state,
-        marginal_state, ctx.backend,
-    )  # fmt: skip
-    return (*found, None, None, None, None)
-
-
-def _nothing(ctx: Any, inputs: Any, output: Any) -> None:
-    """There is nothing to keep for a derivative that does not exist."""
-
-
-def _once(ctx: Any, *_: Any) -> Any:
-    raise RuntimeError(
-        "pairwise_log_density: expected first derivatives only of this backend, got a second one; "
-        'use backend="reference"'
-    )
-
-
-def _by_slices(operator: Any) -> Any:
+def _by_slices(name: str) -> Any:
     """``torch.func.vmap`` by one call a slice: the kernels take one problem at a time."""
 
     def mapped(info: Any, in_dims: Any, *args: Any) -> Any:
+        operator = getattr(torch.ops.vaereg, name)
         results = [
             operator(*(
                 a.select(d, k) if isinstance(a, Tensor) and d is not None else a
@@ -130,13 +75,85 @@ def _by_slices(operator: Any) -> Any:
     return mapped
 
 
-_forward.register_autograd(_gradients, setup_context=_setup)
-_backward.register_autograd(_once, setup_context=_nothing)
-_forward.register_vmap(_by_slices(_forward))
-_backward.register_vmap(_by_slices(_backward))
+for _name, _run, _fake in (
+    ("pairwise_forward", _run_forward, _fake_forward),
+    ("pairwise_backward", _run_backward, _fake_backward),
+):
+    _library.impl(_name, _run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"vaereg::{_name}", _fake, lib=_library)
+    torch.library.register_vmap(f"vaereg::{_name}", _by_slices(_name), lib=_library)
 
 
-@torch.compiler.assume_constant_result
+class _Pairwise(torch.autograd.Function):
+    """Joint, marginals, and the state that the backward pass reads."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        z: Tensor,
+        mean: Tensor,
+        logvar: Tensor,
+        weights: Tensor,
+        own: Tensor | None,
+        offset: int,
+        backend: str,
+    ) -> Any:
+        return torch.ops.vaereg.pairwise_forward(z, mean, logvar, weights, own, offset, backend)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        z, mean, logvar, weights, own, ctx.offset, ctx.backend = inputs
+        _, _, joint_state, marginal_state = output
+        ctx.save_for_backward(z, mean, logvar, weights, own, joint_state, marginal_state)
+        ctx.mark_non_differentiable(joint_state, marginal_state)
+
+    @staticmethod
+    def backward(ctx: Any, grad_joint: Tensor, grad_marginals: Tensor, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        z, mean, logvar, weights, own, joint_state, marginal_state = ctx.saved_tensors
+        found = _Gradients.apply(
+            grad_joint, grad_marginals, z, mean, logvar, weights, own, ctx.offset, joint_state,
+            marginal_state, ctx.backend,
+        )  # fmt: skip
+        return (*cast(Any, found), None, None, None, None)
+
+
+class _Gradients(torch.autograd.Function):
+    """The gradients, which have none of their own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        grad_joint: Tensor,
+        grad_marginals: Tensor,
+        z: Tensor,
+        mean: Tensor,
+        logvar: Tensor,
+        weights: Tensor,
+        own: Tensor | None,
+        offset: int,
+        joint_state: Tensor,
+        marginal_state: Tensor,
+        backend: str,
+    ) -> Any:
+        return torch.ops.vaereg.pairwise_backward(
+            grad_joint, grad_marginals, z, mean, logvar, weights, own, offset, joint_state,
+            marginal_state, backend,
+        )  # fmt: skip
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """There is nothing to keep for a derivative that does not exist."""
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise RuntimeError(
+            "pairwise_log_density: expected first derivatives only of this backend, got a second "
+            'one; use backend="reference"'
+        )
+
+
 def _has_kernel() -> bool:
     return _build.library() is not None
 
@@ -166,8 +183,10 @@ def _choose(backend: str, z: Tensor, elements: int) -> str:
     if backend == "auto":
         if elements <= (_SMALL_CUDA if cuda else _SMALL):
             return "reference"
-        # In this order: nothing is compiled for calls that would not use it.
-        if not cuda and elements <= _SMALL_CHUNKS and not _compiled(z):
+        # In this order: nothing is compiled for calls that would not use it. A trace of
+        # torch.compile does not ask, for files would be read in it.
+        small = not cuda and elements <= _SMALL_CHUNKS and not torch.compiler.is_compiling()
+        if small and not _compiled(z):
             return "reference"
         # "cpu" without its kernel is chunks of rows, on any device.
         return "triton" if cuda and single and _has_triton() else "cpu"
@@ -203,5 +222,6 @@ def pairwise(
     backend = _choose(backend, z, z.shape[0] * mean.numel())
     if backend == "reference":
         return pairwise_reference(z, mean, logvar, weights, own, offset)
-    joint, marginals, *_ = _forward(z, mean, logvar, weights, own, offset, backend)
+    found: Any = _Pairwise.apply(z, mean, logvar, weights, own, offset, backend)
+    joint, marginals, *_ = found
     return joint, marginals

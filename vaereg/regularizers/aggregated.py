@@ -26,7 +26,7 @@ class _Posteriors(NamedTuple):
     mean: Tensor  # (M, D): of the batch, or gathered
     logvar: Tensor
     offset: int  # where the rows' own posteriors begin
-    own: Tensor  # (B,): log q(z_i | x_i)
+    own: tuple[Tensor, Tensor]  # mean and logvar of this rank's rows, (B, D)
 
 
 class _Aggregated(Regularizer):
@@ -86,9 +86,7 @@ class _Aggregated(Regularizer):
             for code, name in zip(variable.codes(batch), variable.texts, strict=True)
         ]
         z, mean, logvar = (torch.cat(columns, 1) for columns in zip(*parts, strict=True))
-        own = -0.5 * ((z - mean).square() * (-logvar).exp() + logvar + math.log(2.0 * math.pi))
-        own = own.sum(1)
-        offset = 0
+        own, offset = (mean, logvar), 0
         if self.gather is not None:
             both, offset = self.gather(torch.cat((mean, logvar), 1))
             mean, logvar = both.chunk(2, 1)
@@ -179,9 +177,9 @@ class MinibatchTC(_Aggregated):
     and its value is no number of nats.
 
     A memory bank keeps the last K posteriors, detached, as further components, which lowers the
-    bias of each log-density. It is filled by :meth:`update`, which ``Objective.update(batch)`` calls, once an
-    iteration, after the main step. Kept ones should be of other rows than the batch: K of at most
-    an epoch's rows less a batch, drawn without replacement.
+    bias of each log-density. It is filled by :meth:`update`, which ``Objective.update(batch)``
+    calls, once an iteration, after the main step. Kept ones should be of other rows than the
+    batch: K of at most an epoch's rows less a batch, drawn without replacement.
 
     Args:
         code: A Gaussian code, a part of it, or several codes, whose joint is read.
@@ -280,12 +278,14 @@ class DecomposedKL(_Aggregated):
         found = self._posteriors(batch)
         joint, marginals = self._densities(found)
         product = marginals.sum(1)
+        mean, logvar = found.own
+        own = (found.z - mean).square() * (-logvar).exp() + logvar + math.log(2.0 * math.pi)
         prior = torch.stack([
             _rows(cast(Any, code.p).log_prob(code.value))
             for code in self.variables[0].codes(batch)
         ]).sum(0)  # fmt: skip
         return (
-            (found.own - joint).mean(), (joint - product).mean(), (product - prior).mean()
+            (-0.5 * own.sum(1) - joint).mean(), (joint - product).mean(), (product - prior).mean()
         )  # fmt: skip
 
     def forward(

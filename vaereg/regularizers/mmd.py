@@ -3,13 +3,13 @@ r"""The maximum mean discrepancy of the aggregated posterior from the prior."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vaereg._checks import Spec
-from vaereg.codes import Batch, Code
+from vaereg.codes import Batch, Code, StandardNormal
 from vaereg.functional.mmd import Kernel, default_scales, mmd, prior_draws
 from vaereg.regularizer import Regularizer, zero_like
 
@@ -102,6 +102,9 @@ class MMD(Regularizer):
         for name, index, entry in self._entries(batch):
             assert isinstance(entry, Code) and entry.p is not None  # prior_draws has checked it
             prior, value = entry.p, entry.value
+            if isinstance(prior, StandardNormal):
+                total = total + (value if index is None else value[:, index])[0].numel()
+                continue
             try:
                 mean, variance = prior.mean, prior.variance
             except NotImplementedError:
@@ -114,7 +117,9 @@ class MMD(Regularizer):
                 mean, variance = mean[:, index], variance[:, index]
             # The law of total variance, for a prior of each row's own.
             total = total + variance.mean(0).sum() + (mean - mean.mean(0)).square().mean(0).sum()
-        return default_scales(self.kernel, cast(Tensor, total))
+        if not isinstance(total, Tensor):
+            total = torch.full((), total, device=self.variables[0].values(batch).device)
+        return default_scales(self.kernel, total)
 
     def forward(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
