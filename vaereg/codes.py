@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, OneHotCategorical
 from torch.nn import functional as F
 
-from vaereg.functional.families import as_event, map_parameters
+from vaereg.functional.families import as_event, map_parameters, one_hot_categorical
 
 __all__ = ["Batch", "Code", "categorical", "deterministic", "gaussian", "labels"]
 
@@ -257,7 +257,7 @@ def categorical(
     if not isinstance(temperature, Tensor) and temperature <= 0:
         raise ValueError(f"categorical: expected temperature > 0, got {temperature}")
     log_pi = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-    q = as_event(OneHotCategorical(logits=log_pi, validate_args=False), 1)
+    q = as_event(one_hot_categorical(log_pi), 1)
     if value is None:
         # An exponential draw of exactly 0 would make an infinite Gumbel and then inf - inf.
         tiny = torch.finfo(log_pi.dtype).tiny
@@ -268,7 +268,7 @@ def categorical(
             soft = one_hot + (soft - soft.detach())
         value = soft.to(logits.dtype)
     if prior is None:
-        prior = OneHotCategorical(logits=torch.zeros_like(log_pi), validate_args=False)
+        prior = one_hot_categorical(torch.zeros_like(log_pi))
     elif isinstance(prior, Tensor):
         prior = OneHotCategorical(probs=prior, validate_args=False)
     return _code("categorical", value, q, prior)

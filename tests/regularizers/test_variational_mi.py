@@ -198,28 +198,19 @@ def test_diagnostics():
 # ---- errors
 
 
-def test_codes_that_are_not_discrete():
-    term = vaereg.VariationalMI("z", given="x", critic=nn.Linear(2, 3))
-    for code, found in (
-        (vaereg.gaussian(torch.zeros(4, 6)), "a Normal posterior"),
-        (vaereg.deterministic(torch.zeros(4, 3)), "no posterior"),
-    ):
-        with pytest.raises(ValueError, match=rf"a discrete code 'z', .*categorical.*{found}"):
-            term({"z": code, "x": torch.zeros(4, 2)})
-    several = vaereg.labels(torch.zeros(4, 2, dtype=torch.long), 3)
-    with pytest.raises(ValueError, match=r"'z' of shape \(B, C\), got \(4, 2, 3\)"):
-        term({"z": several, "x": torch.zeros(4, 2)})
-
-
 def test_refused():
-    for code in (("y", "c"), "y[:2]"):
-        with pytest.raises(ValueError, match="one whole variable as the code"):
-            vaereg.VariationalMI(code, given="x", critic=nn.Linear(2, 3))
+    batch = {"y": vaereg.labels(torch.arange(4) % 3, 3), "x": torch.zeros(4, 2)}
+    term = vaereg.VariationalMI("y[:2]", given="x", critic=nn.Linear(2, 3))
+    with pytest.raises(ValueError, match=r"discrete code 'y\[:2\]' of shape \(B, C\) as a whole"):
+        term(batch)
+    for code in (torch.zeros(4, 3, 2, 2), vaereg.Code(torch.zeros(4, 3, 2, 2))):
+        term = vaereg.VariationalMI("y", given="x", critic=nn.Linear(2, 3))
+        with pytest.raises(ValueError, match="code 'y'"):
+            term({**batch, "y": code})
     with pytest.raises(ValueError, match="entropy to be detached, trained or none, got 'free'"):
         vaereg.VariationalMI("y", given="x", critic=nn.Linear(2, 3), entropy="free")
     with pytest.raises(ValueError, match="probabilities that sum to 1"):
         vaereg.VariationalMI("y", given="x", critic=nn.Linear(2, 3), probabilities=torch.ones(3))
-    batch = {"y": vaereg.labels(torch.arange(4) % 3, 3), "x": torch.zeros(4, 2)}
     term = vaereg.VariationalMI("y", given="x", critic=nn.Linear(2, 4))
     with pytest.raises(ValueError, match=r"'y' of the shape of the critic's logits, \(4, 4\)"):
         term(batch)
@@ -227,6 +218,8 @@ def test_refused():
     term = vaereg.VariationalMI("y", given="x", critic=nn.Linear(2, 3), probabilities=share)
     with pytest.raises(ValueError, match=r"'y' of the shape of probabilities, \(4, 4\)"):
         term(batch)
+    with pytest.raises(ValueError, match="one whole variable as the code beside probabilities"):
+        vaereg.VariationalMI(("y", "z"), given="x", critic=nn.Linear(2, 3), probabilities=share)
 
 
 def test_validate():

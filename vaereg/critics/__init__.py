@@ -14,6 +14,7 @@ from vaereg.critics.calling import input_width as input_width
 from vaereg.critics.calling import pair_scores as pair_scores
 from vaereg.critics.calling import read_input as read_input
 from vaereg.critics.calling import takes_pair as takes_pair
+from vaereg.critics.heads import GaussianHead as GaussianHead
 from vaereg.critics.networks import Concatenated as Concatenated
 from vaereg.critics.networks import Separable as Separable
 from vaereg.critics.networks import concatenated as concatenated
@@ -23,6 +24,7 @@ from vaereg.critics.networks import separable as separable
 __all__ = [
     "AllPairs",
     "Concatenated",
+    "GaussianHead",
     "Separable",
     "check_critic",
     "concatenated",

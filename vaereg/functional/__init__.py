@@ -15,6 +15,8 @@ from vaereg.functional.bounds import smile as smile
 from vaereg.functional.divergences import gaussian_kl as gaussian_kl
 from vaereg.functional.divergences import kl_per_row as kl_per_row
 from vaereg.functional.divergences import kl_terms as kl_terms
+from vaereg.functional.entropies import categorical_entropy as categorical_entropy
+from vaereg.functional.entropies import mixture_entropy as mixture_entropy
 from vaereg.functional.likelihoods import bernoulli_nll as bernoulli_nll
 from vaereg.functional.likelihoods import categorical_nll as categorical_nll
 from vaereg.functional.likelihoods import gaussian_nll as gaussian_nll

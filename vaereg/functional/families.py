@@ -23,7 +23,7 @@ from torch.distributions import (
     OneHotCategorical,
 )
 
-__all__ = ["as_event", "base_of", "map_parameters", "slice_event"]
+__all__ = ["as_event", "base_of", "map_parameters", "one_hot_categorical", "slice_event"]
 
 
 def as_event(distribution: Distribution, batch_ndim: int) -> Distribution:
@@ -46,6 +46,24 @@ def base_of(distribution: Distribution) -> Distribution:
     while isinstance(base, Independent):
         base = base.base_dist  # pyright: ignore[reportUnknownVariableType]
     return cast(Distribution, base)
+
+
+def one_hot_categorical(logits: Tensor) -> OneHotCategorical:
+    """One-hot rows of logits ``(*, K)``, without torch's check of their values.
+
+    ``OneHotCategorical(logits=..., validate_args=False)`` does check them, in the
+    :class:`torch.distributions.Categorical` that it holds: a device transfer each time.
+
+    Example:
+        >>> import torch
+        >>> one_hot_categorical(torch.zeros(2, 4)).probs[0]
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
+    inner: Any = Categorical(logits=logits, validate_args=False)
+    made: Any = OneHotCategorical.__new__(OneHotCategorical)
+    made._categorical = inner
+    Distribution.__init__(made, inner.batch_shape, logits.shape[-1:], validate_args=False)
+    return cast(OneHotCategorical, made)
 
 
 def _logits(distribution: Any) -> Tensor:
@@ -75,7 +93,9 @@ def map_parameters(
     if kind is Normal or kind is Laplace:
         located: Any = distribution
         return kind(function(located.loc), function(located.scale), validate_args=False)
-    if kind is Bernoulli or kind is Categorical or kind is OneHotCategorical:
+    if kind is OneHotCategorical:
+        return one_hot_categorical(function(_logits(distribution)))
+    if kind is Bernoulli or kind is Categorical:
         return kind(logits=function(_logits(distribution)), validate_args=False)
     if isinstance(distribution, MultivariateNormal) and kind is MultivariateNormal:
         loc: Tensor = distribution.loc  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]

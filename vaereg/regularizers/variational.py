@@ -1,47 +1,70 @@
-r"""Mutual information of a discrete code through a model that reads it back."""
+r"""Mutual information of a code through a model that reads it back."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, OneHotCategorical
 
-from vaereg._checks import Spec, check_one_hot, check_width, same_rows
+from vaereg._checks import Spec, Variable, check_one_hot, check_width, same_rows
 from vaereg.codes import Batch, Code
 from vaereg.critics import frozen, input_width, read_input
-from vaereg.functional.families import base_of
-from vaereg.functional.variational import barber_agakov, categorical_log_likelihood
+from vaereg.functional.entropies import categorical_entropy
+from vaereg.functional.parts import (
+    Part,
+    Prediction,
+    explained,
+    parts_entropy,
+    row_accuracy,
+    row_likelihood,
+    row_weights,
+    split_prediction,
+)
+from vaereg.functional.variational import barber_agakov
 from vaereg.regularizer import CriticRegularizer, Regularizer, detach_batch, zero_like
 
 __all__ = ["VariationalMI"]
 
 
 class VariationalMI(CriticRegularizer):
-    r"""Mutual information of a discrete code and what is made of it, by the Barber-Agakov bound.
+    r"""Mutual information of a code and what is made of it, by the Barber-Agakov bound.
 
-    .. math:: I(v; g) \ge H(v)
-        + \frac1B \sum_i \sum_k v_{ik} \log \operatorname{softmax}(l(g_i))_k
+    .. math:: I(v; g) \ge H(v) + \frac1B \sum_i \log Q(v_i \mid g_i)
 
-    for the code :math:`v` and the given variable :math:`g`: the bound of InfoGAN. The critic reads
-    :math:`v` back from :math:`g` and is fitted by cross-entropy.
+    for the code :math:`v` and the given variable :math:`g`: the bound of InfoGAN. The critic
+    :math:`Q` reads :math:`v` back from :math:`g` and is fitted by its likelihood.
 
-    The code is a label (one-hot, a row of zeros where it is missing) or a code from
-    :func:`vaereg.categorical`, whose (relaxed) sample is :math:`v_i` and whose exact posterior
-    enters the entropy. :math:`H(v)` is the entropy of the batch mean of the posterior, or of the
-    label frequencies, or of ``probabilities``.
+    The code is a variable, a part or a joint of: a label (one-hot, a row of zeros where it is
+    missing); a code of :func:`vaereg.categorical`, whose (relaxed) sample weighs the critic's
+    log-probabilities, :math:`\sum_k v_{ik} \log \operatorname{softmax}(l(g_i))_k`; a code of
+    :func:`vaereg.gaussian`; a draw from a prior, ``Code(value, None, p)``. Parts of a joint are
+    taken to be independent given the row, as an encoder's are.
+
+    :math:`H(v)` is what is known of it from below, so that the value stays a lower bound on
+    average: of labels and categorical posteriors the entropy of the batch mean (or of
+    ``probabilities``); with Gaussian posteriors that of the batch's mixture, see
+    :func:`vaereg.functional.mixture_entropy`, which no more than :math:`\log B` exceeds
+    :math:`H(v \mid x)`, so that large information wants large batches; of a prior draw the prior's
+    own. A continuous code of another kind needs ``entropy="none"``. Of a code that is decoded, the
+    value may exceed the information of code and *data*: a decoder prints what it is given.
 
     The mean is over the rows that are present. Without any, the value is 0 with zero gradient. One
     row alone has the value of its own equation: a label of one class has :math:`H(v) = 0`, so that
     the value is a log-likelihood and not positive.
 
     Args:
-        code: The discrete code: one whole variable.
+        code: The code: ``"c"``, a part ``"z[:2]"``, or a joint ``("z[:2]", "c")``. A part of a
+            categorical code is one of several variables ``(B, G, K)``.
         given: The variable that the critic reads it from; flattened where the critic's first layer
             is a linear map.
-        critic: The network, ``(B, *) -> (B, C)`` logits.
+        critic: The network, ``(B, *)`` to ``(B, n)``: logits for a categorical part, mean and
+            log-variance (clamped softly) for a continuous one, concatenated along dim 1 in the
+            code's order. Or it returns a distribution (built with ``validate_args=False``), or a
+            tuple of tensors and distributions, one a part. See
+            :class:`vaereg.critics.GaussianHead`.
         shared: The critic is part of the user's own model, such as the encoder's head: it is
             neither registered nor frozen, so that :meth:`forward` trains it together with the
             model, and the critic loss is 0. Such a term must be a reward: as a penalty it would
@@ -49,11 +72,13 @@ class VariationalMI(CriticRegularizer):
         entropy: ``detached``: :math:`H(v)` is in the value but not in the gradient, as in the
             paper; ``trained``: in both; ``none``: in neither, and the value is the mean
             log-likelihood.
-        probabilities: Class probabilities of the whole data set, for :math:`H(v)`; ``(C,)``.
+        probabilities: Class probabilities of the whole data set, for :math:`H(v)` of one
+            categorical variable; ``(C,)``.
+        logvar_range: Ends of the log-variance that a tensor holds.
 
     Raises:
-        ValueError: If ``entropy`` is unknown, the probabilities do not sum to 1, or ``code`` is a
-            joint or a part.
+        ValueError: If ``entropy`` is unknown, the probabilities do not sum to 1 or ``code`` is a
+            joint or a part beside them, or the range is empty.
 
     References:
         | The IM Algorithm: A Variational Approach to Information Maximization (Barber and Agakov,
@@ -62,9 +87,10 @@ class VariationalMI(CriticRegularizer):
 
     Example:
         >>> import vaereg
-        >>> term = VariationalMI("c", given="x_hat", critic=vaereg.critics.mlp(8, 3))
+        >>> term = VariationalMI(("z[:2]", "c"), given="x", critic=vaereg.critics.mlp(8, 4 + 3))
         >>> c = vaereg.categorical(torch.zeros(4, 3), temperature=0.5)
-        >>> term({"c": c, "x_hat": torch.randn(4, 8)}).shape
+        >>> z = vaereg.gaussian(torch.zeros(4, 10))
+        >>> term({"z": z, "c": c, "x": torch.randn(4, 8)}).shape
         torch.Size([])
     """
 
@@ -81,6 +107,7 @@ class VariationalMI(CriticRegularizer):
         shared: bool = False,
         entropy: Literal["detached", "trained", "none"] = "detached",
         probabilities: Tensor | None = None,
+        logvar_range: tuple[float, float] = (-10.0, 10.0),
     ) -> None:
         if shared:
             # The critic stays its owner's: no check, no registration, no freezing.
@@ -88,11 +115,7 @@ class VariationalMI(CriticRegularizer):
             object.__setattr__(self, "critic", critic)
         else:
             super().__init__(code, given, critic=critic)
-        if len(self.variables[0].parts) != 1 or self.variables[0].parts[0][1] is not None:
-            raise ValueError(
-                f"{self.name}: expected one whole variable as the code, got {code!r}: the parts "
-                "of a categorical code are no categorical codes"
-            )
+        self.code_parts = tuple(Variable(text, self.name) for text in self.variables[0].texts)
         if entropy not in ("detached", "trained", "none"):
             raise ValueError(
                 f"{self.name}: expected entropy to be detached, trained or none, got {entropy!r}"
@@ -100,8 +123,20 @@ class VariationalMI(CriticRegularizer):
         total = 1.0 if probabilities is None else float(probabilities.sum())
         if abs(total - 1.0) > 1e-4:
             raise ValueError(f"{self.name}: expected probabilities that sum to 1, got {total}")
+        if probabilities is not None and len(self.code_parts) > 1:
+            raise ValueError(
+                f"{self.name}: expected one whole variable as the code beside probabilities, got "
+                f"{code!r}"
+            )
+        low, high = logvar_range
+        if not -80.0 <= low < high <= 80.0:
+            raise ValueError(
+                f"{self.name}: expected logvar_range of low < high in [-80, 80], got "
+                f"{logvar_range}"
+            )
         self.shared = shared
         self.entropy = entropy
+        self.logvar_range = (float(low), float(high))
         # Without H(v) the value is a log-likelihood, below 0 whatever the dependence.
         self.measures_information = entropy != "none"
         self.register_buffer("probabilities", probabilities)
@@ -110,59 +145,59 @@ class VariationalMI(CriticRegularizer):
         """The critic's parameters; none where it is shared."""
         return iter(()) if self.shared else self.critic.parameters()
 
-    def _code(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The code ``(B, C)``, the weight of its rows, and the posterior's probabilities."""
-        variable = self.variables[0]
-        v, entry = variable.values(batch), batch[variable.names[0]]
-        if v.ndim != 2:
-            raise ValueError(
-                f"{self.name}: expected code {variable.text!r} of shape (B, C), got "
-                f"{tuple(v.shape)}; use one term for each categorical variable"
-            )
-        if not isinstance(entry, Code):
-            return v, v.detach().sum(1), None
-        base: Any = None if entry.q is None else base_of(entry.q)
-        if not isinstance(base, (Categorical, OneHotCategorical)):
-            found = "no posterior" if base is None else f"a {type(base).__name__} posterior"
-            raise ValueError(
-                f"{self.name}: expected a discrete code {variable.text!r}, either a one-hot "
-                f"tensor (see vaereg.labels) or a Code with a categorical posterior (see "
-                f"vaereg.categorical), got a Code with {found}"
-            )
-        return v, torch.ones_like(v[:, 0]), base.probs
+    def _parts(self, batch: Batch) -> list[Part]:
+        self.variables[0].values(batch)  # a joint's rows agree
+        found: list[Part] = []
+        for variable in self.code_parts:
+            (name, index), value = variable.parts[0], variable.values(batch)
+            entry = batch[name]
+            if isinstance(entry, Code):
+                part = Part(variable.text, entry.value, index, q=entry.q, p=entry.p)
+            else:
+                part = Part(variable.text, entry, index, label=True)
+            # Along dim 1 there are classes, or several variables, each with its classes.
+            if part.discrete and value.ndim != 3 and (value.ndim != 2 or index is not None):
+                raise ValueError(
+                    f"{self.name}: expected discrete code {part.name!r} of shape (B, C) as a "
+                    f"whole or of shape (B, G, C), got {tuple(value.shape)}; a tensor is a label, "
+                    "a continuous code is a Code (see vaereg.gaussian)"
+                )
+            if part.gaussian or (part.q is not None and part.discrete):
+                shape = part.base.logits.shape if part.discrete else part.base.loc.shape
+                if shape != part.whole.shape:
+                    raise ValueError(
+                        f"{self.name}: expected code {part.name!r} of the shape of its posterior, "
+                        f"{tuple(shape)}, got {tuple(part.whole.shape)}"
+                    )
+            found.append(part)
+        return found
 
-    def _read(self, batch: Batch, *, freeze: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Code and logits ``(B, C)``, the weight of each row ``(B,)``, and the entropy."""
-        code, given = self.variables
-        v, weight, probs = self._code(batch)
+    def _read(
+        self, batch: Batch, *, freeze: bool
+    ) -> tuple[list[Part], list[tuple[Part, Prediction]], Tensor, Tensor]:
+        """The code's parts, what the critic says of each, and of each row the log-likelihood and
+        the weight, ``(B,)``: 0 where a label is missing.
+        """
+        parts, (code, given) = self._parts(batch), self.variables
         g = given.values(batch)
-        same_rows(self.name, **{code.text: v, given.text: g})
+        same_rows(self.name, **{code.text: parts[0].whole, given.text: g})
         width = (given.text, g.shape[1:].numel())
         check_width(self.name, [width], input_width(self.critic))
-        critic: Callable[..., Tensor] = frozen(self.critic) if freeze else self.critic
-        logits = critic(read_input(self.critic, g))
-        known = self.probabilities
-        for what, shape in (
-            ("the critic's logits", logits.shape),
-            ("its posterior", v.shape if probs is None else probs.shape),
-            ("probabilities", v.shape if known is None else (len(v), *known.shape)),
-        ):
-            if shape != v.shape:
-                raise ValueError(
-                    f"{self.name}: expected code {code.text!r} of the shape of {what}, "
-                    f"{tuple(shape)}, got {tuple(v.shape)}"
-                )
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        v, weight, logits = v.to(wide), weight.to(wide), logits.to(wide)
-        if known is not None:
-            share = known.to(wide)
-        elif probs is not None:
-            share = probs.to(wide).mean(0)
-        else:
-            share = v.sum(0) / weight.sum().clamp(min=1.0)
-        # A class that does not occur has a share of 0, and there a finite gradient.
-        entropy = -(share * share.clamp(min=torch.finfo(wide).tiny).log()).sum()
-        return v, logits, weight, entropy if self.entropy == "trained" else entropy.detach()
+        critic: Callable[..., object] = frozen(self.critic) if freeze else self.critic
+        said = split_prediction(self.name, parts, critic(read_input(self.critic, g)))
+        rows = torch.stack([row_likelihood(part, one, self.logvar_range) for part, one in said])
+        return parts, said, rows.sum(0), row_weights(parts).to(rows)
+
+    def _entropy(self, parts: list[Part], weights: Tensor) -> Tensor:
+        known, part = self.probabilities, parts[0]
+        if known is None:
+            return parts_entropy(self.name, parts, weights)
+        if not part.discrete or part.value.shape[1:] != known.shape:
+            raise ValueError(
+                f"{self.name}: expected code {part.name!r} of the shape of probabilities, "
+                f"{(len(part.value), *known.shape)}, got {tuple(part.value.shape)}"
+            )
+        return categorical_entropy(known.to(weights).unsqueeze(0))
 
     def forward(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
@@ -170,38 +205,69 @@ class VariationalMI(CriticRegularizer):
         """The bound, a scalar in nats; gradients reach code and given variable (and a shared
         critic).
         """
-        v, logits, weight, entropy = self._read(batch, freeze=not self.shared)
-        known = entropy if self.entropy != "none" else 0.0
-        return barber_agakov(categorical_log_likelihood(v, logits), known, weight)
+        parts, _, rows, weights = self._read(batch, freeze=not self.shared)
+        if self.entropy == "none":
+            return barber_agakov(rows, 0.0, weights)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.entropy == "trained"):
+            entropy = self._entropy(parts, weights)
+        return barber_agakov(rows, entropy, weights)
 
     def critic_loss(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> Tensor:
-        """The critic's cross-entropy over rows present, a scalar in nats; 0 where it is shared."""
+        """Minus the critic's mean log-likelihood of rows present, a scalar in nats; 0 where it is
+        shared.
+        """
         batch = detach_batch(batch)
         if self.shared:
             return zero_like(self.variables[1].values(batch))
-        v, logits, weight, _ = self._read(batch, freeze=False)
-        return -barber_agakov(categorical_log_likelihood(v, logits), 0.0, weight)
+        _, _, rows, weights = self._read(batch, freeze=False)
+        return -barber_agakov(rows, 0.0, weights)
 
+    @torch.no_grad()
     def diagnostics(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> dict[str, Tensor]:
-        """``accuracy`` of the critic on rows present, and the ``entropy`` :math:`H(v)`."""
-        v, logits, weight, entropy = self._read(batch, freeze=True)
-        hit = (logits.argmax(1) == v.argmax(1)).to(v)
-        return {
-            "accuracy": barber_agakov(hit, 0.0, weight).detach(),
-            "entropy": entropy.detach(),
-        }
+        """The ``entropy`` :math:`H(v)`, if known. Of rows present: the critic's ``accuracy`` on
+        discrete parts; for a code with continuous parts the ``log_likelihood`` and, where the
+        critic is Gaussian, ``explained``, the share of variance that its mean explains, ``(D,)``.
+        """
+        parts, said, rows, weights = self._read(batch, freeze=True)
+        found: dict[str, Tensor] = {}
+        with contextlib.suppress(TypeError):
+            found["entropy"] = self._entropy(parts, weights)
+        hits = [row_accuracy(*pair) for pair in said if pair[0].discrete]
+        if hits:
+            found["accuracy"] = barber_agakov(torch.stack(hits).mean(0).to(rows), 0.0, weights)
+        if len(hits) < len(said):
+            found["log_likelihood"] = barber_agakov(rows, 0.0, weights)
+        shares = [explained(*pair, weights) for pair in said if not pair[0].discrete]
+        known = [share for share in shares if share is not None]
+        if known:
+            found["explained"] = torch.cat(known)
+        return found
 
     def validate(self, batch: Batch) -> None:
-        """Also checks that a label is one-hot, in range and of two classes at least.
+        """Also checks that a label is one-hot, in range and of two classes at least, that a
+        posterior has a positive spread, and that :math:`H(v)` is known.
 
         Raises:
+            TypeError: If :math:`H(v)` is wanted of a code for which it is not known.
             ValueError: Naming the variable and what is wrong with it.
         """
         super().validate(batch)
-        v, _, probs = self._code(batch)
-        if probs is None:
-            check_one_hot(self.name, self.variables[0].text, v)
+        parts = self._parts(batch)
+        for part in parts:
+            if part.label:
+                for y in part.value.unbind(1) if part.value.ndim == 3 else (part.value,):
+                    check_one_hot(self.name, part.name, y)
+            elif part.gaussian:
+                scale = part.take(part.base.scale).detach()
+                if not bool(((scale > 0.0) & scale.isfinite()).all()):
+                    raise ValueError(
+                        f"{self.name}: expected a posterior of code {part.name!r} of positive, "
+                        f"finite deviations, got {float(scale.min())} to {float(scale.max())}"
+                    )
+        if self.entropy != "none":
+            with torch.no_grad():
+                self._entropy(parts, row_weights(parts))
