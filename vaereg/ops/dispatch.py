@@ -33,15 +33,15 @@ _library.define(
 )
 
 
-def _run_forward(z: Tensor, *problem: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    *problem, backend = problem
+def _run_forward(z: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *problem, backend = rest
     return _kernels(backend, z)[0](z, *problem)
 
 
 def _run_backward(
-    grad_joint: Tensor, grad_marginals: Tensor, z: Tensor, *problem: Any
+    grad_joint: Tensor, grad_marginals: Tensor, z: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    *problem, backend = problem
+    *problem, backend = rest
     return _kernels(backend, z)[1](grad_joint, grad_marginals, z, *problem)
 
 
@@ -111,11 +111,12 @@ class _Pairwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_joint: Tensor, grad_marginals: Tensor, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         z, mean, logvar, weights, own, joint_state, marginal_state = ctx.saved_tensors
-        found = _Gradients.apply(
+        apply = cast(Any, _Gradients).apply
+        found = apply(
             grad_joint, grad_marginals, z, mean, logvar, weights, own, ctx.offset, joint_state,
             marginal_state, ctx.backend,
         )  # fmt: skip
-        return (*cast(Any, found), None, None, None, None)
+        return (*found, None, None, None, None)
 
 
 class _Gradients(torch.autograd.Function):
@@ -222,6 +223,6 @@ def pairwise(
     backend = _choose(backend, z, z.shape[0] * mean.numel())
     if backend == "reference":
         return pairwise_reference(z, mean, logvar, weights, own, offset)
-    found: Any = _Pairwise.apply(z, mean, logvar, weights, own, offset, backend)
-    joint, marginals, *_ = found
+    apply = cast(Any, _Pairwise).apply
+    joint, marginals, *_ = apply(z, mean, logvar, weights, own, offset, backend)
     return joint, marginals
