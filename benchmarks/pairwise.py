@@ -35,7 +35,7 @@ CASES = {
 }  # fmt: skip
 CUDA_CASES = {**CASES, "16384x64": (16384, 64)}
 # Copies of the tensor of all pairs and columns that a provider may hold at once, several over.
-COPIES, ROOM = 12, {"cpu": 12 << 30, "cuda": 60 << 30}
+COPIES, ROOM = 8, {"cpu": 12 << 30, "cuda": 60 << 30}
 DENSE = ("naive", "inductor", "pythae")
 PEERS = ("naive", "inductor", "pythae", "keops")
 

@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "report": {"schedules"},
     "objective": {"codes", "regularizer", "report", "schedules"},
+    "distributed": {"objective"},
     "vae": {"codes", "functional", "objective", "report"},
     "metrics": {"metrics", "functional", "critics"},
 }  # fmt: skip

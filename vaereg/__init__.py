@@ -5,6 +5,7 @@ its weight; the training loop stays yours.
 """
 
 from vaereg import critics as critics
+from vaereg import distributed as distributed
 from vaereg import functional as functional
 from vaereg import metrics as metrics
 from vaereg import schedules as schedules

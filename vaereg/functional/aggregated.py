@@ -161,8 +161,9 @@ def pairwise_log_density(
     dtype = torch.promote_types(torch.promote_types(z.dtype, mean.dtype), logvar.dtype)
     dtype = dtype if dtype == torch.float64 else torch.float32
     b, m = len(z), len(mean)
-    weights = _weight("log_weights", 0.0 if log_weights is None else log_weights, z, dtype,
-                      [(), (m,), (b, m)])  # fmt: skip
+    weights = 0.0 if log_weights is None else log_weights
+    if isinstance(weights, Tensor):
+        weights = _weight("log_weights", weights, z, dtype, [(), (m,), (b, m)])
     own = None
     if own_log_weight is not None:
         own = _weight("own_log_weight", own_log_weight, z, dtype, [(), (b,)])
@@ -171,6 +172,7 @@ def pairwise_log_density(
                 f"offset: expected 0 <= offset <= {m - b}, so that each of {b} rows has a "
                 f"component of its own among {m}, got {offset}"
             )
+    weights = weights if isinstance(weights, Tensor) else float(weights)
     return pairwise(z.to(dtype), mean.to(dtype), logvar.to(dtype), weights, own, offset, backend)
 
 

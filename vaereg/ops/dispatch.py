@@ -214,7 +214,7 @@ def pairwise(
     z: Tensor,
     mean: Tensor,
     logvar: Tensor,
-    weights: Tensor,
+    weights: Tensor | float,
     own: Tensor | None,
     offset: int,
     backend: str,
@@ -223,6 +223,8 @@ def pairwise(
     backend = _choose(backend, z, z.shape[0] * mean.numel())
     if backend == "reference":
         return pairwise_reference(z, mean, logvar, weights, own, offset)
+    if not isinstance(weights, Tensor):
+        weights = z.new_full((), weights)
     apply = cast(Any, _Pairwise).apply
     joint, marginals, *_ = apply(z, mean, logvar, weights, own, offset, backend)
     return joint, marginals

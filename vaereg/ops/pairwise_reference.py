@@ -32,7 +32,12 @@ def weight_rows(
 
 
 def pairwise_reference(
-    z: Tensor, mean: Tensor, logvar: Tensor, weights: Tensor, own: Tensor | None, offset: int
+    z: Tensor,
+    mean: Tensor,
+    logvar: Tensor,
+    weights: Tensor | float,
+    own: Tensor | None,
+    offset: int,
 ) -> tuple[Tensor, Tensor]:
     """Joint ``(B,)`` and marginals ``(B, D)``, differentiable any number of times.
 
@@ -40,13 +45,18 @@ def pairwise_reference(
         z: ``(B, D)``.
         mean: ``(M, D)``.
         logvar: ``(M, D)``.
-        weights: Log-weights, ``()``, ``(M,)`` or ``(B, M)``.
+        weights: Log-weights, a number, ``()``, ``(M,)`` or ``(B, M)``.
         own: Log-weight at ``(i, i + offset)``, ``()`` or ``(B,)``, or None.
         offset: See ``own``.
     """
+    # The factor 1/2 of the square goes into the scale: one pass over (B, M, D) less.
+    t = (z[:, None] - mean) * (math.sqrt(0.5) * (-0.5 * logvar).exp())
+    density = -0.5 * (logvar + math.log(2.0 * math.pi)) - t.square()
+    if not isinstance(weights, Tensor):
+        if own is None and math.isfinite(weights):
+            return density.sum(2).logsumexp(1) + weights, density.logsumexp(1) + weights
+        weights = z.new_full((), weights)
     w = weight_rows(weights, own, offset, 0, len(z), len(mean))
-    t = (z[:, None] - mean) * (-0.5 * logvar).exp()  # (B, M, D)
-    density = -0.5 * (t.square() + logvar + math.log(2.0 * math.pi))
     return _logsumexp(density.sum(2) + w), _logsumexp(density + w[..., None])
 
 
