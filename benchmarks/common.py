@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import statistics
 import subprocess
 import time
@@ -26,7 +27,7 @@ def turns(
     rounds: int,
     *,
     cuda: bool = False,
-    repeat: int = 1,
+    least: float = 0.0,
     warmup: int = 2,
 ) -> dict[str, list[float]]:
     """Milliseconds a call: provider -> one number a round.
@@ -38,22 +39,26 @@ def turns(
         providers: What is timed.
         rounds: Timed rounds.
         cuda: Wait for the device before and after.
-        repeat: Calls in a row that are timed as one, which hides the time to start a kernel.
+        least: Milliseconds of a turn: that many calls in a row, timed as one. On a GPU this hides
+            the time to start a kernel.
         warmup: Rounds before those.
     """
     times: dict[str, list[float]] = {name: [] for name in providers}
-    names = list(providers)
+    names, calls = list(providers), dict.fromkeys(providers, 1)
     for i in range(warmup + rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
             if cuda:
                 torch.cuda.synchronize()
             start = time.perf_counter()
-            for _ in range(repeat):
+            for _ in range(calls[name]):
                 providers[name]()
             if cuda:
                 torch.cuda.synchronize()
+            spent = 1e3 * (time.perf_counter() - start) / calls[name]
             if i >= warmup:
-                times[name].append(1e3 * (time.perf_counter() - start) / repeat)
+                times[name].append(spent)
+            else:
+                calls[name] = max(1, math.ceil(least / spent))
     return times
 
 

@@ -65,7 +65,7 @@ def measure(
     cuda = given[0].is_cuda
     for mode in ("forward", "full"):
         calls = {n: partial(step, form, given, mode == "full") for n, form in found.items()}
-        times = turns(calls, rounds, cuda=cuda, repeat=10 if cuda else 1)
+        times = turns(calls, rounds, cuda=cuda, least=20.0)
         for name in found:
             rows.append(summary(case, name, f"{mode}_wall", times[name], "ms"))
             for other in PEERS:

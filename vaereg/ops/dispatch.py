@@ -111,8 +111,10 @@ class _Pairwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_joint: Tensor, grad_marginals: Tensor, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         z, mean, logvar, weights, own, joint_state, marginal_state = ctx.saved_tensors
-        apply = cast(Any, _Gradients).apply
-        found = apply(
+        # The wrapper's only use is the error of a second derivative.
+        wanted = torch.is_grad_enabled()
+        run = cast(Any, _Gradients).apply if wanted else torch.ops.vaereg.pairwise_backward
+        found = run(
             grad_joint, grad_marginals, z, mean, logvar, weights, own, ctx.offset, joint_state,
             marginal_state, ctx.backend,
         )  # fmt: skip

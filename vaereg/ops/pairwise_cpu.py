@@ -65,10 +65,11 @@ def _weight_arguments(
     weights: Tensor, own: Tensor | None, offset: int
 ) -> tuple[list[Tensor], list[Any]]:
     """The tensors to keep alive, and the kernel's arguments: table, stride, base, own, ..."""
-    bits = (weights.detach().float() * _LOG2E).contiguous()
-    kept, arguments = [bits], [None, 0, float(bits) if bits.ndim == 0 else 0.0]
-    if bits.ndim:
-        arguments = [bits.data_ptr(), bits.shape[1] if bits.ndim == 2 else 0, 0.0]
+    kept: list[Tensor] = []
+    arguments: list[Any] = [None, 0, float(weights) * _LOG2E if weights.ndim == 0 else 0.0]
+    if weights.ndim:
+        bits = (weights.detach().float() * _LOG2E).contiguous()
+        kept, arguments = [bits], [bits.data_ptr(), bits.shape[1] if bits.ndim == 2 else 0, 0.0]
     if own is None:
         return kept, [*arguments, None, 0, 0]
     mine = (own.detach().float() * _LOG2E).contiguous()
