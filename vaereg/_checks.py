@@ -119,39 +119,47 @@ class Variable:
             raise ValueError(f"{self.term}: expected as many rows in each variable, got {rows}")
         return torch.cat([tensor.flatten(1) for tensor in tensors], 1)
 
-    def codes(self, batch: Batch) -> list[Code]:
+    def codes(self, batch: Batch, *, prior: bool = True) -> list[Code]:
         """The entries as codes with posterior and prior, parts sliced.
+
+        Args:
+            batch: The named variables.
+            prior: Whether the prior is read; without it a code may have none, and gets none.
 
         Raises:
             TypeError: If an entry is a bare tensor, or lacks its posterior or prior, or is of a
                 family whose coordinates have no marginal by slicing.
         """
+        wanted = "a posterior and a prior" if prior else "a posterior"
         found: list[Code] = []
         for name, index, entry in self._entries(batch):
             if not isinstance(entry, Code):
                 raise TypeError(
-                    f"{self.term}: expected variable {name!r} to be a Code with a posterior and a "
-                    f"prior (see vaereg.gaussian), got {type(entry).__name__}"
+                    f"{self.term}: expected variable {name!r} to be a Code with {wanted} (see "
+                    f"vaereg.gaussian), got {type(entry).__name__}"
                 )
+            if not prior:
+                # Checks and slices are of posterior and prior together: the first stands for both.
+                entry = Code(entry.value, entry.q, entry.q)
             for part, distribution in (("posterior q", entry.q), ("prior p", entry.p)):
                 if distribution is None:
                     raise TypeError(f"{self.term}: expected code {name!r} with a {part}, got None")
             _check_rows(self.term, name, entry)
             if index is None:
-                found.append(entry)
+                found.append(entry if prior else Code(entry.value, entry.q))
                 continue
             self._check_index(name, index, entry.value)
-            prior = entry.p
-            if prior is not None and entry.q is not None and not prior.batch_shape:
+            given = entry.p
+            if given is not None and entry.q is not None and not given.batch_shape:
                 # A prior shared by all rows has no batch dimension to keep while slicing.
-                prior = cast(Any, prior).expand(entry.q.batch_shape)
-            q, p = slice_event(entry.q, index), slice_event(prior, index)
+                given = cast(Any, given).expand(entry.q.batch_shape)
+            q, p = slice_event(entry.q, index), slice_event(given, index)
             if q is None or p is None:
                 raise TypeError(
                     f"{self.term}: expected a factorised posterior and prior to take a part of "
                     f"{name!r}, got {entry.q} and {entry.p}"
                 )
-            found.append(Code(entry.value[:, index], q, p))
+            found.append(Code(entry.value[:, index], q, p if prior else None))
         same_rows(self.term, **{n: c.value for n, c in zip(self.names, found, strict=True)})
         return found
 

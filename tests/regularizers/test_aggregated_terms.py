@@ -255,3 +255,22 @@ def test_mistakes(kind):
     with pytest.raises(TypeError, match="to be a Code"):
         kind("z", dataset_size=12)({"z": mean})
     assert torch.isfinite(kind("z", dataset_size=12)({"z": vaereg.Code(mean, normal, normal)}))
+
+
+def test_terms_that_read_no_prior_need_none():
+    q = Independent(Normal(torch.randn(6, 3), torch.rand(6, 3) + 0.5), 1)
+    joint = MultivariateNormal(torch.zeros(3), 0.5 * torch.eye(3) + 0.5)
+    value = q.sample()
+    for name in ("z", "z[:2]"):
+        terms = (
+            MinibatchTC(name, dataset_size=50),
+            vaereg.DIP(name, kind="ii", off_diagonal=1.0, diagonal=1.0),
+        )
+        for term in terms:
+            expected = term({"z": vaereg.gaussian(q, value=value)})
+            for prior in (None, joint):  # a prior whose part has no marginal by slicing
+                torch.testing.assert_close(term({"z": vaereg.Code(value, q, prior)}), expected)
+    with pytest.raises(TypeError, match="with a prior p, got None"):
+        DecomposedKL("z", dataset_size=50)({"z": vaereg.Code(value, q, None)})
+    with pytest.raises(TypeError, match="Code with a posterior .see"):
+        MinibatchTC("z", dataset_size=50)({"z": value})

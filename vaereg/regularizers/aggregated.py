@@ -83,7 +83,7 @@ class _Aggregated(Regularizer):
         variable = self.variables[0]
         parts = [
             self._gaussian(code, name)
-            for code, name in zip(variable.codes(batch), variable.texts, strict=True)
+            for code, name in zip(variable.codes(batch, prior=False), variable.texts, strict=True)
         ]
         z, mean, logvar = (torch.cat(columns, 1) for columns in zip(*parts, strict=True))
         own, offset = (mean, logvar), 0

@@ -89,7 +89,7 @@ class DIP(Regularizer):
             TypeError: If a posterior has no mean, or for kind ii no covariance.
         """
         variable = self.variables[0]
-        codes = list(zip(variable.texts, variable.codes(batch), strict=True))
+        codes = list(zip(variable.texts, variable.codes(batch, prior=False), strict=True))
         means = [self._mean(name, code.q) for name, code in codes]
         covariance = posterior_covariance(torch.cat(means, 1))
         if self.kind == "i":
