@@ -262,10 +262,7 @@ def test_terms_that_read_no_prior_need_none():
     joint = MultivariateNormal(torch.zeros(3), 0.5 * torch.eye(3) + 0.5)
     value = q.sample()
     for name in ("z", "z[:2]"):
-        terms = (
-            MinibatchTC(name, dataset_size=50),
-            vaereg.DIP(name, kind="ii", off_diagonal=1.0, diagonal=1.0),
-        )
+        dip = vaereg.DIP(name, kind="ii", off_diagonal=1.0, diagonal=1.0)
         for term in (MinibatchTC(name, dataset_size=50), dip):
             expected = term({"z": vaereg.gaussian(q, value=value)})
             for prior in (None, joint):  # a prior whose part has no marginal by slicing
