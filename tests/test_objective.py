@@ -481,3 +481,15 @@ def test_clipping_leaves_a_multiplier_alone():
         objective.critic_step(batch, step, max_norm=norm)
         moved.append(objective["bound"].critic.raw.item() - before)
     assert moved[1] == pytest.approx(moved[0], rel=0.1) and moved[0] > 1.0
+
+
+def test_a_shared_critic_is_rewarded_only():
+    term = vaereg.VariationalMI("c", given="x", critic=torch.nn.Linear(4, 3), shared=True)
+    with pytest.raises(ValueError, match=r"negative weight of 'mi', a reward, got 1\.0"):
+        vaereg.Objective(mi=term)
+    with pytest.raises(ValueError, match="negative weight of 'variationalmi"):
+        vaereg.KL("z") + 0.5 * term
+    assert (vaereg.KL("z") - 0.5 * term).weights[term.name] == -0.5
+    assert vaereg.Objective(mi=(-1.0, term)).weights["mi"] == -1.0
+    own = vaereg.VariationalMI("c", given="x", critic=torch.nn.Linear(4, 3))
+    vaereg.Objective(mi=own)

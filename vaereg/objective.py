@@ -66,6 +66,7 @@ class Objective(nn.Module):
             else:
                 self._add(name, 1.0, entry)
         self._check_kl()
+        self._check_rewards()
 
     @classmethod
     def of(cls, term: Regularizer, weight: Weight = 1.0) -> Objective:
@@ -122,6 +123,16 @@ class Objective(nn.Module):
                             "only report it"
                         )
                     others[part] = name
+
+    def _check_rewards(self) -> None:
+        for name, term in self._items():
+            weight = self.weights[name]
+            if term.reward_only and isinstance(weight, (int, float)) and weight > 0:
+                raise ValueError(
+                    f"Objective: expected a negative weight of {name!r}, a reward, got {weight}: "
+                    "as a penalty it would train the critic that it shares with the model to "
+                    "misread; a penalty needs a critic of its own"
+                )
 
     def _items(self, only: str | Iterable[str] | None = None) -> list[tuple[str, Regularizer]]:
         names = list(self.terms if only is None else [only] if isinstance(only, str) else only)
@@ -388,6 +399,7 @@ class Objective(nn.Module):
             weight = other.weights[name]
             merged._add(name, weight if sign == 1.0 else _scaled(weight, sign), term)
         merged._check_kl()
+        merged._check_rewards()
         return merged
 
     def __add__(self, other: Regularizer | Objective) -> Objective:

@@ -71,6 +71,8 @@ class Regularizer(nn.Module, ABC):
     ``vaereg.metrics.audit`` then reads afresh."""
     skips_missing: bool = False
     """Whether a label's rows of zeros take no part; else they are one more value of it."""
+    reward_only: bool = False
+    """Whether a positive weight makes no sense, which an objective then refuses."""
     information_scale: float = 1.0
     """What a small value is to be multiplied by to be nats of mutual information."""
 

@@ -134,7 +134,7 @@ class VariationalMI(CriticRegularizer):
                 f"{self.name}: expected logvar_range of low < high in [-80, 80], got "
                 f"{logvar_range}"
             )
-        self.shared = shared
+        self.shared = self.reward_only = shared
         self.entropy = entropy
         self.logvar_range = (float(low), float(high))
         # Without H(v) the value is a log-likelihood, below 0 whatever the dependence.
