@@ -219,3 +219,18 @@ def test_detach_drops_unknown_families():
     code = vaereg.Code(_leaf(4, 3), unknown, unknown).detach()
     assert code.q is None and code.p is None
     assert vaereg.deterministic(_leaf(4, 3)).detach().q is None
+
+
+def test_code_of_tensors_in_place_of_distributions():
+    z = torch.zeros(3, 2)
+    with pytest.raises(TypeError, match=r"Code: expected q to be .* got Tensor; vaereg.gaussian"):
+        vaereg.Code(z, z, z)
+
+
+def test_a_deterministic_code_may_have_a_prior():
+    prior = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
+    code = vaereg.deterministic(torch.randn(6, 2), prior=prior)
+    assert code.q is None and code.p.batch_shape == (6,) and code.p.event_shape == (2,)
+    assert torch.isfinite(vaereg.MMD("z")({"z": code}))
+    with pytest.raises(ValueError, match="expected a prior of shape"):
+        vaereg.deterministic(torch.randn(6, 3), prior=prior)

@@ -232,9 +232,10 @@ def check_width(term: str, widths: Sequence[tuple[str, int]], wanted: int | None
     total = sum(width for _, width in widths)
     if wanted is not None and wanted != total:
         got = " + ".join(f"{name!r} of {width}" for name, width in widths)
+        got += f" = {total}" if len(widths) > 1 else ""
         raise ValueError(
             f"{term}: expected variables of {wanted} numbers a row, the critic's input width, "
-            f"got {got} = {total}"
+            f"got {got}"
         )
 
 

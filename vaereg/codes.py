@@ -31,6 +31,14 @@ class Code:
     q: Distribution | None = None
     p: Distribution | None = None
 
+    def __post_init__(self) -> None:
+        for name, given in (("q", self.q), ("p", self.p)):
+            if given is not None and not isinstance(given, Distribution):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(
+                    f"Code: expected {name} to be a torch.distributions.Distribution or None, got "
+                    f"{type(given).__name__}; vaereg.gaussian takes mean and log-variance"
+                )
+
     def detach(self) -> Code:
         """The same code without any gradient.
 
@@ -84,7 +92,8 @@ def gaussian(
             reconstructions stay blurred.
         std: :math:`\sigma`, positive.
         var: :math:`\sigma^2`, positive.
-        prior: Prior of batch shape ``()`` or ``(B,)``; default :math:`\mathcal N(0, I)`.
+        prior: Prior of the event's shape, or of the value's with a row for each of ``B``, however
+            torch splits it into batch and event; default :math:`\mathcal N(0, I)`.
         value: The sample to use in place of a fresh one, ``(B, D, ...)``.
 
     Returns:
@@ -274,17 +283,22 @@ def categorical(
     return _code("categorical", value, q, prior)
 
 
-def deterministic(value: Tensor) -> Code:
+def deterministic(value: Tensor, *, prior: Distribution | None = None) -> Code:
     r"""A code without a posterior: the encoder's output itself.
 
     Args:
         value: ``(B, *event)``.
+        prior: Prior for terms that match the code to it by samples, such as ``MMD`` and
+            ``Adversary``: of batch shape ``()`` or ``(B,)``, as for :func:`gaussian`.
+
+    Raises:
+        ValueError: If the prior's shape is neither the event's nor the value's.
 
     Example:
         >>> deterministic(torch.zeros(8, 4)).q is None
         True
     """
-    return Code(value)
+    return Code(value, None, None if prior is None else _with_batch("deterministic", prior, value))
 
 
 def labels(y: Tensor, classes: int) -> Tensor:

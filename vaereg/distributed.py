@@ -87,5 +87,7 @@ def average_gradients(objective: Objective, group: Any = None) -> None:
     for grads in held.values():  # one message for each dtype and device
         flat = torch.cat([g.flatten() for g in grads])
         dist.all_reduce(flat, group=group)
-        for g, mean in zip(grads, flat.div_(world).split([g.numel() for g in grads]), strict=True):
-            g.copy_(mean.view_as(g))
+        begin = 0
+        for g in grads:
+            g.copy_(flat[begin : begin + g.numel()].view_as(g) / world)
+            begin += g.numel()

@@ -31,8 +31,12 @@ class Report:
     weights: dict[str, Number]
     on_nonfinite: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
-    def scalars(self) -> dict[str, float]:
+    def scalars(self, prefix: str = "") -> dict[str, float]:
         """All values as Python numbers, by one device transfer.
+
+        Args:
+            prefix: Goes before each name, such as ``"critic/"`` for the report of
+                ``critic_step``, whose names are those of the terms too.
 
         Returns:
             The value of each term under its name, ``weight/<name>`` for each term, and ``total``.
@@ -55,4 +59,4 @@ class Report:
         scalars = {n: numbers[n] if n in numbers else float(v) for n, v in entries.items()}
         if self.on_nonfinite is not None and not all(map(math.isfinite, scalars.values())):
             self.on_nonfinite()
-        return scalars
+        return {f"{prefix}{name}": value for name, value in scalars.items()}

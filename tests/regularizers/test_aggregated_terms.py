@@ -204,7 +204,15 @@ def test_the_bank_moves_by_update_only_and_resumes():
     for _ in range(3):
         assert torch.equal(objective(later).total, again(later).total)
         objective.update(later), again.update(later)
-    with pytest.raises(RuntimeError, match="bank"):
+    fresh = MinibatchTC("z", dataset_size=40, memory_bank=7)
+    before = fresh.state_dict()  # of before the first update
+    objective["tc"].load_state_dict(before)
+    assert objective["tc"].bank is None
+    objective.update(later)
+    assert objective["tc"].diagnostics(later)["filled"] == 6 and fresh.diagnostics(later)
+    with pytest.raises(ValueError, match="the memory bank's 3 numbers a row, got 2"):
+        objective({"z": code_of(mean[:, :2], logvar[:, :2], noise[:, :2])})
+    with pytest.raises(RuntimeError, match="a memory bank of 3, got one of 7"):
         vaereg.Objective(tc=MinibatchTC("z", dataset_size=40, memory_bank=3)).load_state_dict(
             objective.state_dict()
         )

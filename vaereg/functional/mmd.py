@@ -245,8 +245,9 @@ def prior_draws(prior: Distribution | None, value: Tensor, code: str = "code") -
     """
     if prior is None:
         raise TypeError(
-            f"{code}: expected a Code with a prior p (see vaereg.gaussian), got none; a detached "
-            "code keeps priors of known families only"
+            f"{code}: expected a Code with a prior p (see vaereg.gaussian, or "
+            "vaereg.deterministic(value, prior=...)), got none; a detached code keeps priors of "
+            "known families only"
         )
     shape = tuple(prior.batch_shape + prior.event_shape)
     event, rows = tuple(value.shape[1:]), value.shape[:1]

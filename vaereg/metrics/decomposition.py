@@ -30,7 +30,8 @@ class Decomposition:
     Attributes:
         mi: Index-code mutual information :math:`I_q(x; z)`.
         tc: Total correlation of the aggregated posterior.
-        dimwise_kl: KL of each coordinate of the aggregated posterior from the prior.
+        dimwise_kl: KL of each coordinate of the aggregated posterior from the prior; of one that
+            matches, possibly below 0 by sampling noise.
         mi_error: Standard error of ``mi`` over the samples.
         tc_error: Standard error of ``tc``.
         dimwise_error: Standard error of each of ``dimwise_kl``.
@@ -166,6 +167,12 @@ class EstimatorBias:
     tc_error: float
     exact: Decomposition
 
+    def __str__(self) -> str:
+        return (
+            f"MI {self.mi:+.3f} ± {self.mi_error:.3f} (exact {self.exact.mi:.3f}), "
+            f"TC {self.tc:+.3f} ± {self.tc_error:.3f} nats (exact {self.exact.tc:.3f})"
+        )
+
 
 @torch.no_grad()
 def estimator_bias(
@@ -245,6 +252,9 @@ def estimator_bias(
 
 
 def _check(mean: Tensor, logvar: Tensor) -> None:
+    for name, value in (("mean", mean), ("logvar", logvar)):
+        if not isinstance(value, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"{name}: expected a tensor (N, D), got {type(value).__name__}")
     if mean.ndim != 2 or mean.shape != logvar.shape or not mean.numel():
         raise ValueError(
             f"mean, logvar: expected (N, D) each, with rows, got {tuple(mean.shape)} and "

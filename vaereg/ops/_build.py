@@ -59,6 +59,22 @@ def _cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "vaereg"
 
 
+def _writable(folder: Path) -> Path:
+    """The folder, or where it cannot be written one for this process and its successors."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    spare = Path(tempfile.gettempdir()) / f"vaereg-{os.getuid() if hasattr(os, 'getuid') else ''}"
+    spare.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # A library of another user's would run with this one's rights.
+    if hasattr(os, "getuid") and spare.stat().st_uid != os.getuid():
+        raise RuntimeError(f"{spare}: expected a folder of one's own to keep the kernel in")
+    return spare
+
+
 def _compile() -> Path:
     """The path of the compiled library.
 
@@ -71,11 +87,10 @@ def _compile() -> Path:
     flags = [*_FLAGS, *filter(None, [_NATIVE.get(platform.machine().lower())])]
     digest = hashlib.sha256(_SOURCE.read_bytes())
     digest.update("\0".join([*compiler, *flags, platform.machine(), _processor()]).encode())
-    folder = _cache()
+    folder = _writable(_cache())
     target = folder / f"pairwise-{digest.hexdigest()[:16]}.so"
     if target.is_file():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
     # Beside the target and then renamed: another process never loads half of a file.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch) / "pairwise.so"
@@ -98,7 +113,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
             "vaereg: the C++ kernel of pairwise_log_density could not be built; chunks of rows, "
             f"which are slower, serve in its place ({error}). VAEREG_NO_COMPILER=1 takes them "
             "without this warning.",
-            stacklevel=2,
+            stacklevel=3,
         )
         return None, str(error)
     for name, (arguments, result) in _SIGNATURES.items():

@@ -180,6 +180,11 @@ class Adversary(CriticRegularizer):
         loss: Literal["nonsaturating", "hinge", "js"] = "nonsaturating",
         sides: Literal["fake", "both"] = "fake",
     ) -> None:
+        if fake is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise ValueError(
+                "Adversary: expected the fake variable's name, got None; draws from the prior of "
+                'a code are the real side: Adversary(None, "z", critic=...)'
+            )
         super().__init__(*(fake,) if real is None else (real, fake), critic=critic)
         if loss not in ("nonsaturating", "hinge", "js"):
             raise ValueError(
@@ -220,6 +225,15 @@ class Adversary(CriticRegularizer):
             return (torch.cat([t.flatten(1) for t in tensors], 1),)
         return (read_input(self.critic, tensors[0]),)
 
+    def _check_priors(self, batch: Batch) -> None:
+        """Raise where the critic's pass, which draws from them, would."""
+        for variable in self._single[0]:
+            entry = batch[variable.names[0]]
+            if not isinstance(entry, Code) or entry.p is None:
+                prior_draws(
+                    None, variable.values(batch), f"{self.name}: variable {variable.text!r}"
+                )
+
     def _draw(self, variable: Variable, batch: Batch) -> Tensor:
         ((name, index),) = variable.parts
         entry = batch[name]
@@ -232,6 +246,8 @@ class Adversary(CriticRegularizer):
         sides = [self._side(batch, -1)]
         if both or not self.draws:
             sides.append(self._side(batch, 0, draw=self.draws))
+        else:
+            self._check_priors(batch)
         shapes = [[tuple(t.shape[1:]) for t in side] for side in sides]
         if shapes[0] != shapes[-1]:
             raise ValueError(

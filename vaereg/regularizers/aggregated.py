@@ -12,7 +12,12 @@ from torch.distributions import Normal
 
 from vaereg._checks import Spec
 from vaereg.codes import Batch, Code
-from vaereg.functional.aggregated import Estimator, aggregated_log_densities, pairwise_log_density
+from vaereg.functional.aggregated import (
+    BACKENDS,
+    Estimator,
+    aggregated_log_densities,
+    pairwise_log_density,
+)
 from vaereg.functional.families import base_of
 from vaereg.regularizer import Regularizer
 
@@ -59,6 +64,11 @@ class _Aggregated(Regularizer):
         if estimator not in ("mss", "mws", "plain"):
             raise ValueError(
                 f"{self.name}: expected estimator to be mss, mws or plain, got {estimator!r}"
+            )
+        if backend not in BACKENDS:
+            raise ValueError(
+                f"{self.name}: expected backend to be one of {', '.join(BACKENDS)}, got "
+                f"{backend!r}"
             )
         self.dataset_size = dataset_size
         self.estimator: Estimator = estimator
@@ -111,6 +121,11 @@ class _Aggregated(Regularizer):
                 found.z, found.mean, found.logvar, dataset_size=self.dataset_size,
                 estimator=self.estimator, offset=found.offset, backend=self.backend,
             )  # fmt: skip
+        if self.bank.shape[2] != found.mean.shape[1]:
+            raise ValueError(
+                f"{self.name}: expected codes of the memory bank's {self.bank.shape[2]} numbers a "
+                f"row, got {found.mean.shape[1]}"
+            )
         kept = self.bank.to(found.mean)
         mean, logvar = torch.cat((found.mean, kept[0])), torch.cat((found.logvar, kept[1]))
         others, own = self._bank_weights(len(found.mean), mean)
@@ -148,6 +163,12 @@ class _Aggregated(Regularizer):
         self.place.copy_((self.place + rows) % self.memory_bank)
         self.filled.copy_((self.filled + rows).clamp(max=self.memory_bank))
 
+    def _held(self, batch: Batch) -> dict[str, Tensor]:
+        if not self.memory_bank:
+            return {}
+        value = self.variables[0].values(batch)
+        return {"filled": value.new_zeros(()) if self.filled is None else self.filled.to(value)}
+
     def _allocate(self, width: int, like: Tensor) -> None:
         # Its width is that of the first batch.
         self.bank = like.new_zeros(2, self.memory_bank, width)
@@ -158,8 +179,15 @@ class _Aggregated(Regularizer):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         stored = state_dict.get(f"{prefix}bank")
-        if isinstance(stored, Tensor) and self.memory_bank == stored.shape[1]:
+        if isinstance(stored, Tensor) and self.memory_bank != stored.shape[1]:
+            args[-1].append(  # torch collects the errors of all modules
+                f"{self.name}: expected a state with a memory bank of {self.memory_bank}, got one "
+                f"of {stored.shape[1]}"
+            )
+        elif isinstance(stored, Tensor):
             self._allocate(stored.shape[2], stored)
+        else:  # of before the first update
+            self.bank = self.place = self.filled = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -207,12 +235,34 @@ class MinibatchTC(_Aggregated):
         True
     """
 
+    def __init__(
+        self,
+        code: Spec,
+        *,
+        dataset_size: int,
+        estimator: Estimator = "mss",
+        memory_bank: int = 0,
+        gather: Gather | None = None,
+        backend: str = "auto",
+    ) -> None:
+        # Not inherited, for the sake of the name in the errors of a call.
+        super().__init__(
+            code, dataset_size=dataset_size, estimator=estimator, memory_bank=memory_bank,
+            gather=gather, backend=backend,
+        )  # fmt: skip
+
     def forward(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> Tensor:
         """The estimate, a scalar in nats."""
         joint, marginals = self._densities(self._posteriors(batch))
         return (joint - marginals.sum(1)).mean()
+
+    def diagnostics(
+        self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
+    ) -> dict[str, Tensor]:
+        """``filled``, the posteriors that the memory bank holds, where there is one."""
+        return self._held(batch)
 
 
 class DecomposedKL(_Aggregated):
@@ -298,8 +348,11 @@ class DecomposedKL(_Aggregated):
     def diagnostics(
         self, batch: Batch, *, other: Batch | None = None, step: int | Tensor = 0
     ) -> dict[str, Tensor]:
-        """The parts ``mi``, ``tc`` and ``dimwise``, unweighted, in nats."""
-        return dict(zip(("mi", "tc", "dimwise"), self._parts(batch), strict=True))
+        """The parts ``mi``, ``tc`` and ``dimwise``, unweighted, in nats; ``filled`` as for
+        :class:`MinibatchTC`.
+        """
+        parts = dict(zip(("mi", "tc", "dimwise"), self._parts(batch), strict=True))
+        return {**parts, **self._held(batch)}
 
 
 def _rows(density: Tensor) -> Tensor:

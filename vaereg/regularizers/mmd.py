@@ -74,9 +74,11 @@ class MMD(Regularizer):
         super().__init__(code)
         if kernel not in ("imq", "rbf"):
             raise ValueError(f"{self.name}: expected kernel to be imq or rbf, got {kernel!r}")
-        if scales is not None and not (len(scales) and all(s > 0.0 for s in scales)):
+        fine = scales is None or isinstance(scales, Sequence)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not fine or (scales is not None and not (scales and all(s > 0.0 for s in scales))):
             raise ValueError(
-                f"{self.name}: expected scales to be squared lengths > 0, got {scales}"
+                f"{self.name}: expected scales to be a sequence of squared lengths > 0, got "
+                f"{scales}"
             )
         self.kernel: Kernel = kernel
         self.scales = None if scales is None else tuple(map(float, scales))

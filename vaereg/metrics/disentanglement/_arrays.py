@@ -1,0 +1,211 @@
+"""Codes and factors as arrays: read, checked, held out; what all scores share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = [
+    "Array", "Floats", "Ints", "Score", "Seed", "Split", "as_codes", "as_factors", "bar",
+    "columns", "gaps", "held_out", "integer", "number", "pair", "ranks", "relabel", "sklearn",
+    "standardized", "varying",
+]  # fmt: skip
+
+Array = Any  # a Tensor or anything that numpy.asarray takes
+Floats = NDArray[Any]  # float32 or float64
+Ints = NDArray[Any]  # int64
+Seed = int | np.random.Generator
+
+
+class Score:
+    """A number with the parts that it was made of; ``float(score)`` is the number."""
+
+    score: float
+
+    def __float__(self) -> float:
+        return float(self.score)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} {self.score:.3f}"
+
+
+def _read(name: str, value: Array) -> NDArray[Any]:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        if value.dtype in (torch.bfloat16, torch.float16):
+            value = value.float()
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"{name}: expected rows and columns, {_AXES[name.split('[')[0]]}, got shape "
+            f"{array.shape}"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array).all(1))[0])
+        raise ValueError(f"{name}: expected finite values, got nan or inf (first in row {row})")
+    return array
+
+
+_AXES = {"codes": "(n, D)", "factors": "(n, K)", "logvar": "(n, D)", "kl": "(D,)"}
+
+
+def as_codes(value: Array, name: str = "codes") -> Floats:
+    """Finite codes ``(n, D)`` in float32 or float64."""
+    array = _read(name, value)
+    if array.dtype.kind == "f" and array.dtype.itemsize in (4, 8):
+        return array
+    half = array.dtype.kind == "f" and array.dtype.itemsize == 2
+    return array.astype(np.float32 if half else np.float64)
+
+
+def as_factors(value: Array, rows: int, *, real: bool = False) -> NDArray[Any]:
+    """Factor values ``(n, K)``: int64, or float64 where real values make sense."""
+    array = _read("factors", value)
+    if len(array) != rows:
+        raise ValueError(f"factors: expected as many rows as codes ({rows}), got {len(array)}")
+    if real:
+        return array.astype(np.float64)
+    if array.dtype.kind == "f" and (array != np.round(array)).any():
+        raise TypeError(
+            "factors: expected integer values, got real ones; number the values of each factor "
+            "(numpy.unique with return_inverse=True)"
+        )
+    return array.astype(np.int64)
+
+
+def varying(factors: NDArray[Any]) -> Ints:
+    """The columns that take more than one value."""
+    kept = np.flatnonzero(factors.min(0) != factors.max(0)).astype(np.int64)
+    if not len(kept):
+        raise ValueError(
+            "factors: expected at least one factor with more than one value, got none among "
+            f"{factors.shape[1]}"
+        )
+    return kept
+
+
+def columns(x: NDArray[Any]) -> list[NDArray[Any]]:
+    return [x[:, d] for d in range(x.shape[1])]
+
+
+def relabel(factors: Ints) -> tuple[Ints, tuple[int, ...]]:
+    """Each column's values as 0, 1, ..., and how many there are."""
+    labels, sizes = np.empty_like(factors), list[int]()
+    for k, column in enumerate(columns(factors)):
+        values, labels[:, k] = np.unique(column, return_inverse=True)
+        sizes.append(len(values))
+    return labels, tuple(sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows to fit on, rows to score on, and which factors vary."""
+
+    codes: Floats
+    factors: NDArray[Any]
+    test_codes: Floats
+    test_factors: NDArray[Any]
+    kept: Ints
+
+
+def held_out(
+    codes: Array,
+    factors: Array,
+    test: tuple[Array, Array] | None,
+    sizes: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    real: bool = False,
+) -> Split:
+    """The given test rows; or disjoint random rows, at most as many as ``sizes`` says."""
+    z = as_codes(codes)
+    y = as_factors(factors, len(z), real=real)
+    kept = varying(y)
+    y = y[:, kept]
+    if test is not None:
+        test_z, test_y = pair(test, z.shape[1], real=real)
+        if test_y.shape[1] <= kept.max():
+            raise ValueError(
+                f"test: expected the columns of factors, got {test_y.shape[1]} of them"
+            )
+        return Split(z, y, test_z, test_y[:, kept], kept)
+    if min(sizes) < 1:
+        raise ValueError(f"train_rows, test_rows: expected at least 1 each, got {sizes}")
+    if len(z) < 3:
+        raise ValueError(f"codes: expected at least 3 rows to hold some out, got {len(z)}")
+    train, rest = sizes
+    if len(z) < train + rest:
+        rest = max(1, len(z) * rest // (train + rest))
+        train = len(z) - rest
+    order = rng.permutation(len(z))
+    fit, score = order[:train], order[train : train + rest]
+    return Split(z[fit], y[fit], z[score], y[score], kept)
+
+
+def pair(
+    test: tuple[Array, Array], width: int, *, real: bool = False
+) -> tuple[Floats, NDArray[Any]]:
+    """Test codes and factors, checked against the width of the codes."""
+    z = as_codes(test[0])
+    if z.shape[1] != width:
+        raise ValueError(f"test: expected codes (n, {width}), got {z.shape}")
+    return z, as_factors(test[1], len(z), real=real)
+
+
+def standardized(codes: Floats, *others: Floats) -> tuple[Floats, ...]:
+    """Mean 0 and standard deviation 1 in ``codes``, the same map for the others; dead codes 0."""
+    z = codes.astype(np.float64)
+    mean, scale = z.mean(0), z.std(0)
+    scale[codes.min(0) == codes.max(0)] = np.inf
+    return tuple((x.astype(np.float64) - mean) / scale for x in (codes, *others))
+
+
+def gaps(matrix: Floats) -> Floats:
+    """Largest less second largest entry of each column; a missing second counts as 0."""
+    ordered = np.sort(matrix, 0)
+    return ordered[-1] - ordered[-2] if len(ordered) > 1 else ordered[-1]
+
+
+def ranks(x: Floats) -> Floats:
+    """Ranks 1..n of each column, ties by their mean."""
+    found = np.empty(x.shape)
+    for d, column in enumerate(columns(x)):
+        _, where, counts = np.unique(column, return_inverse=True, return_counts=True)
+        found[:, d] = (np.cumsum(counts) - 0.5 * (counts - 1))[where]
+    return found
+
+
+def integer(rng: np.random.Generator) -> int:
+    """A seed for code that takes integers."""
+    return int(rng.integers(2**31 - 1))
+
+
+def number(name: str, value: int, least: int = 1) -> None:
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def sklearn(module: str) -> Any:
+    try:
+        return import_module(f"sklearn.{module}")
+    except ImportError as error:
+        raise ImportError(
+            "this measurement needs scikit-learn: pip install scikit-learn"
+        ) from error
+
+
+def bar(steps: Iterable[Any], what: str, progress: bool) -> Iterable[Any]:
+    if not progress:
+        return steps
+    try:
+        return import_module("tqdm").tqdm(steps, desc=what)
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
