@@ -115,12 +115,14 @@ def reproductions(monkeypatch, tmp_path):
     module = load("reproductions")
     monkeypatch.setattr(module, "PAGE", tmp_path / "reproductions.md")
     monkeypatch.setattr(module, "MMVAE", tmp_path / "mmvae")
+    monkeypatch.setattr(module, "VMI", tmp_path / "vmi")
     monkeypatch.setattr(module, "BENCHMARKS", tmp_path / "benchmarks")
     (tmp_path / "mmvae").mkdir()
+    (tmp_path / "vmi").mkdir()
     (tmp_path / "benchmarks").mkdir()
     marks = (
         f"<!-- begin generated: {n} -->\n<!-- end generated: {n} -->"
-        for n in ("mmvae", "mi_accuracy", "critic_cost")
+        for n in ("mmvae", "vmi", "mi_accuracy", "critic_cost")
     )
     module.PAGE.write_text("# Page\n\n" + "\n\n".join(marks) + "\n", encoding="utf-8")
     return module
@@ -163,7 +165,7 @@ def test_page_is_not_stale():
 
 def test_absent_results_are_said_to_be_absent(reproductions):
     assert reproductions.main([]) == 0
-    assert reproductions.PAGE.read_text(encoding="utf-8").count("No results stored yet") == 3
+    assert reproductions.PAGE.read_text(encoding="utf-8").count("No results stored yet") == 3 + 4
     assert reproductions.main(["--check"]) == 0
 
 
@@ -191,6 +193,61 @@ def test_two_attributes_have_no_paper_column(reproductions):
     reproductions.main([])
     text = reproductions.PAGE.read_text(encoding="utf-8")
     assert "paper" not in text and "swap Male" in text
+
+
+def vmi_results(weights, scores, **changes):
+    runs = [
+        {
+            "settings": {"mi": mi, "seed": seed, "epochs": 8, "batch": 256, "z": 16, "k": 10},
+            "held_out": {"kl_c": 2.2 + 0.1 * seed},
+            "accuracy": {"one_to_one": score, "majority": score + 0.01},
+        }
+        for mi in weights
+        for seed, score in enumerate(scores)
+    ]
+    ranks = {"bound": 0.5} if len(scores) > 2 else {}
+    one = {"picked_one_to_one": scores[-1], "rank_correlation_with_one_to_one": ranks}
+    return {
+        "commit": "0123456789abcdef-changed",
+        "torch": "2.6",
+        "device": "cpu",
+        "command": "--data /home/me/mnist.npz --output /tmp/out --seeds 0 1",
+        "data": "/home/me/mnist.npz, test",
+        "images": {"train": 600, "test": 100},
+        "summary": {f"{mi:g}": one for mi in weights},
+        "runs": runs,
+        **changes,
+    }
+
+
+def test_vmi_papers_numbers_beside_ours(reproductions):
+    files = {
+        "mnist": vmi_results([30.0], [0.9, 0.8, 0.7]),
+        "mnist_without": vmi_results([0.0], [0.25]),
+        "fashion": vmi_results([30.0, 0.0], [0.5, 0.6], data="fashion.npz, holdout"),
+        "search": {"runs": [{"accuracy": {"one_to_one": 0.123}}]},
+    }
+    gaussian = vmi_results([10.0], [0.987])
+    del gaussian["runs"][0]["accuracy"]
+    files["gaussian"] = gaussian
+    for name, content in files.items():
+        (reproductions.VMI / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    reproductions.main([])
+    text = reproductions.PAGE.read_text(encoding="utf-8")
+    score = "80.00% ± 10.00 | 70.00 to 90.00% | 70.00% | 81.00% ± 10.00"
+    assert f"| mnist | 30 | 3 | 82% | {score} | 2.27 | 2.300 ± 0.100 |" in text
+    assert "| mnist_without | 0 | 1 | 21% | 25.00% | — | — | 26.00% | — | 2.200 |" in text
+    assert text.index("| fashion | 0 | 2 | — |") < text.index(
+        "| fashion | 30 | 2 | 51.24% (InfoVAEGAN) |"
+    )
+    # Only the split that is not the official one is said not to be, and only what is scored shows.
+    assert text.count("no published number has this split") == 1
+    assert "12.3" not in text and "98.7" not in text
+    assert text.count("Rank correlation") == 1 and "weight 30: +0.50, of 3 runs." in text
+    assert "`0123456789ab` (with changes not committed)" in text
+    assert "No results stored yet in `examples/vmi/results/digits.json`" in text
+    assert "/home" not in text and "/tmp" not in text and "--data mnist.npz --seeds 0 1" in text
+    assert reproductions.main(["--check"]) == 0
 
 
 def test_benchmark_files_become_tables(reproductions):
