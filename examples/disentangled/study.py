@@ -1,0 +1,204 @@
+"""The runs of a study: which are still to be done, which are trained together."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmvae.checkpoint import load_checkpoint, write_text
+
+from .data import Pictures
+from .evaluate import DEPTHS, Codes, Depth, measure
+from .options import settings_of
+from .settings import Settings
+from .sources import load
+from .train import train
+from .trainer import Trainer, identity
+
+__all__ = ["Row", "Study", "load_study", "rows_of"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is trained and measured, on what and where."""
+
+    runs: list[Settings]
+    data: Pictures
+    depth: Depth
+    depth_name: str
+    device: torch.device
+    together: int
+    options: argparse.Namespace
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trained model and its measurements.
+
+    Attributes:
+        settings: Of the run.
+        values: All that was measured.
+        history: Of the training.
+        seconds: Of the training, shared evenly among the models trained together.
+        together: Models that were trained together.
+    """
+
+    settings: Settings
+    values: dict[str, Any]
+    history: list[dict[str, float]]
+    seconds: float
+    together: int
+
+
+def load_study(options: argparse.Namespace) -> Study:
+    """Read the options, find the device, the output folder and the pictures.
+
+    Raises:
+        ValueError: If one of them cannot be used.
+    """
+    runs = settings_of(options)
+    for name in ("together", "checkpoint_every"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {value}")
+    device = _device(options.device)
+    _check_folder(options.output)
+    data = load(options.data, options.cache, progress=not options.quiet)
+    if runs[0].batch > len(data):
+        raise ValueError(f"--batch: expected at most {len(data)} pictures, got {runs[0].batch}")
+    name = options.measure or ("small" if options.preset == "small" else "full")
+    together = options.together or (16 if device.type == "cuda" else 1)
+    return Study(runs, data, DEPTHS[name], name, device, together, options)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device: expected an available device, got {name!r}: {reason}"
+        ) from None
+    return device
+
+
+def _check_folder(folder: Path) -> None:
+    """Fail now, not after an hour of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--output: expected a folder that can be written, got {folder}: {error.strerror}"
+        ) from None
+
+
+def _what(study: Study, run: Settings) -> dict[str, Any]:
+    """What a stored measurement must agree in to be taken again."""
+    measured = {"measured": study.depth_name, "keep_codes": study.options.keep_codes}
+    return asdict(run) | identity(study.data) | measured
+
+
+def _stored(study: Study, run: Settings) -> Row | None:
+    path = study.options.output / run.folder / "measured.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["what"] != _what(study, run):
+            return None
+        return Row(run, found["values"], found["history"], found["seconds"], found["together"])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def _groups(study: Study, runs: list[Settings]) -> list[list[Settings]]:
+    """Runs that are trained together: as many as allowed, all at one step."""
+    steps: dict[int, list[Settings]] = {}
+    for run in runs:
+        state = None
+        if study.options.resume:
+            path = study.options.output / run.folder / "checkpoint.pt"
+            state = load_checkpoint(path, asdict(run) | identity(study.data))
+        steps.setdefault(0 if state is None else state["step"], []).append(run)
+    size = study.together
+    return [own[k : k + size] for own in steps.values() for k in range(0, len(own), size)]
+
+
+def rows_of(study: Study) -> Iterator[tuple[list[Row], list[str]]]:
+    """Train and measure what is still to be done; all rows so far, after each group.
+
+    Yields:
+        Rows in the order of the runs, and a line for each run that failed.
+    """
+    done: dict[str, Row] = {}
+    failed: list[str] = []
+    if study.options.resume:
+        found = {run.name: _stored(study, run) for run in study.runs}
+        done = {name: row for name, row in found.items() if row is not None}
+    pending = [run for run in study.runs if run.name not in done]
+    if not pending:
+        yield [done[run.name] for run in study.runs], failed
+    for group in _groups(study, pending):
+        try:
+            trainer, seconds = train(
+                group,
+                study.data,
+                study.options.output,
+                device=study.device,
+                resume=study.options.resume,
+                progress=not study.options.quiet,
+                every=study.options.checkpoint_every,
+            )
+        except FloatingPointError as error:
+            failed.append(str(error))
+        else:
+            failed += [f"{group[i].name}: {why}" for i, why in trainer.failed.items()]
+            for i, run in enumerate(group):
+                if i not in trainer.failed:
+                    done[run.name] = _measured(study, trainer, i, seconds / len(group))
+        yield [done[run.name] for run in study.runs if run.name in done], failed
+
+
+def _measured(study: Study, trainer: Trainer, i: int, seconds: float) -> Row:
+    run = trainer.runs[i]
+    values, codes, pictures = measure(
+        trainer.encoder, trainer.decoder, i, trainer.source, run.likelihood, study.depth
+    )
+    folder = study.options.output / run.folder
+    kept = codes if study.options.keep_codes else codes.some(study.depth.histogram)
+    write_arrays(folder / "codes.npz", _arrays(kept))
+    write_arrays(folder / "pictures.npz", pictures)
+    row = Row(run, values, trainer.history[i], seconds, len(trainer.runs))
+    content = asdict(row) | {"what": _what(study, run)}
+    write_text(folder / "measured.json", json.dumps(content, allow_nan=False) + "\n")
+    return row
+
+
+def _arrays(codes: Codes) -> dict[str, NDArray[Any]]:
+    return {
+        "mean": codes.mean.numpy(),
+        "logvar": codes.logvar.numpy(),
+        "factors": codes.factors,
+        "names": np.array(codes.names),
+    }
+
+
+def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write arrays whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}")
+    with open(scratch, "wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+    scratch.replace(path)
