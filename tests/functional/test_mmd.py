@@ -339,3 +339,18 @@ def test_refused():
         prior_draws(None, x)
     with pytest.raises(ValueError, match=r"prior of shape \(2,\) or \(4, 2\), got \(3,\)"):
         prior_draws(Normal(torch.zeros(3), torch.ones(3)), x)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "imq"])
+def test_scales_may_have_a_gradient_and_be_mapped_over(kernel):
+    x, y = torch.randn(2, 6, 3, dtype=DOUBLE)
+    scales = torch.tensor([1.0, 2.0], dtype=DOUBLE, requires_grad=True)
+    run = lambda s: mmd(x, y, scales=s, kernel=kernel)  # noqa: E731
+    assert torch.autograd.gradcheck(run, scales)
+    many = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=DOUBLE)
+    expected = torch.stack([mmd(x, y, scales=s.tolist(), kernel=kernel) for s in many])
+    torch.testing.assert_close(torch.func.vmap(run)(many), expected)
+    mapped = torch.func.vmap(lambda x: mmd(x, y, scales=[1.0, 2.0], kernel=kernel))
+    several = torch.stack((x, x + 1.0))
+    expected = torch.stack([mmd(x, y, scales=[1.0, 2.0], kernel=kernel) for x in several])
+    torch.testing.assert_close(mapped(several), expected)

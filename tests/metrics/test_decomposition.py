@@ -101,7 +101,7 @@ def test_errors():
     mean, logvar = posteriors(10, 2)
     with pytest.raises(ValueError, match=r"mean, logvar: expected \(N, D\) each"):
         kl_decomposition(mean, logvar[:5])
-    with pytest.raises(ValueError, match="samples: expected at least 2, got 1"):
+    with pytest.raises(ValueError, match="samples: expected an integer of at least 2, got 1"):
         kl_decomposition(mean, logvar, samples=1)
     with pytest.raises(ValueError, match="logvar: expected finite values"):
         kl_decomposition(mean, logvar.clone().fill_(math.nan))
@@ -111,3 +111,45 @@ def test_errors():
         estimator_bias(mean, logvar, batch_size=8, batches=1)
     with pytest.raises(ValueError, match="memory_bank: expected at least 0"):
         estimator_bias(mean, logvar, batch_size=8, memory_bank=-1)
+
+
+def test_16_bit_posteriors_are_widened():
+    mean, logvar = torch.randn(500, 4), torch.full((500, 4), -10.0)
+    half = mean.bfloat16(), logvar.bfloat16()
+    found = [
+        kl_decomposition(*pair, samples=400, generator=torch.Generator().manual_seed(0))
+        for pair in (half, [t.float() for t in half])
+    ]
+    assert found[0] == found[1]
+    assert found[0].mi <= math.log(500) + 1e-5
+
+
+def test_blocks_of_the_plain_form_are_bounded():
+    mean, logvar = torch.randn(3000, 4), torch.full((3000, 4), -3.0)
+    parts = [
+        kl_decomposition(
+            mean, logvar, samples=3000, backend=b, generator=torch.Generator().manual_seed(0)
+        )
+        for b in ("reference", "auto")
+    ]  # 1398 components a block against all at once
+    assert parts[0].mi == pytest.approx(parts[1].mi, abs=1e-5)
+    assert parts[0].tc == pytest.approx(parts[1].tc, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: kl_decomposition(m.long(), m.long()), TypeError, "mean: expected a floating"),
+        (lambda m: kl_decomposition(m.numpy(), m), TypeError, "mean: expected a tensor"),
+        (
+            lambda m: kl_decomposition(m, m, samples=2.5),
+            ValueError,
+            "samples: expected an integer",
+        ),
+        (lambda m: estimator_bias(m, m, batch_size=-2), ValueError, "batch_size: expected at lea"),
+        (lambda m: estimator_bias(m, m, batch_size=1, memory_bank=5), ValueError, "batch_size"),
+    ],
+)
+def test_mistakes_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call(torch.zeros(20, 2))

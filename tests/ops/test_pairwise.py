@@ -64,6 +64,7 @@ def assert_near(found, expected, value=1e-6, gradient=1e-5):
         assert x.shape == y.shape
         x, y = x.detach().double(), y.detach().double()
         same = torch.isinf(y) & (x == y)
+        assert torch.equal(torch.isinf(x), torch.isinf(y)) and torch.equal(x[same], y[same])
         scale = float(y[~same].abs().max()) if (~same).any() else 1.0
         error = float((x - y)[~same].abs().max()) if (~same).any() else 0.0
         assert error <= (value if k < 2 else gradient) * max(scale, 1e-30), (k, error, scale)
@@ -424,3 +425,22 @@ def test_errors(changes, error, message):
     given = {"z": torch.zeros(3, 2), "mean": torch.zeros(4, 2), "logvar": torch.zeros(4, 2)}
     with pytest.raises(error, match=message):
         pairwise_log_density(**{**given, **changes})
+
+
+def test_the_comparison_itself_can_fail():
+    with pytest.raises(AssertionError):
+        assert_near([torch.tensor([0.0, 5.0])], [torch.tensor([-math.inf, 1.0])])
+
+
+def test_a_weight_that_is_nan_does_not_vanish(cpu):
+    z, mean, logvar = case(9, 7, 3)
+    columns = torch.zeros(7)
+    columns[3] = math.nan
+    joint, marginals = pairwise_log_density(z, mean, logvar, columns, backend=cpu)
+    assert joint.isnan().all() and marginals.isnan().all()
+    matrix = torch.zeros(9, 7)
+    matrix[4, 2] = math.nan
+    joint, marginals = pairwise_log_density(z, mean, logvar, matrix, backend=cpu)
+    assert joint.isnan().nonzero().flatten().tolist() == [4] and marginals[4].isnan().all()
+    with pytest.raises(ValueError, match="offset: expected an integer"):
+        pairwise_log_density(z[:2], mean, logvar, own_log_weight=0.0, offset=1.5, backend=cpu)

@@ -3,6 +3,7 @@ r"""The aggregated posterior :math:`q(z) = \frac1N \sum_n q(z \mid x_n)`, read f
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -51,7 +52,7 @@ def log_weights(batch: int, dataset_size: int, kind: Estimator = "mss") -> tuple
         1.0
     """
     for name, value in (("batch", batch), ("dataset_size", dataset_size)):
-        if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if isinstance(value, bool) or not isinstance(value, Integral):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"{name}: expected an integer, got {value!r}")
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
@@ -167,10 +168,10 @@ def pairwise_log_density(
     own = None
     if own_log_weight is not None:
         own = _weight("own_log_weight", own_log_weight, z, dtype, [(), (b,)])
-        if not 0 <= offset <= m - b:
+        if not isinstance(offset, int) or not 0 <= offset <= m - b:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(
-                f"offset: expected 0 <= offset <= {m - b}, so that each of {b} rows has a "
-                f"component of its own among {m}, got {offset}"
+                f"offset: expected an integer, 0 <= offset <= {m - b}, so that each of {b} rows "
+                f"has a component of its own among {m}, got {offset}"
             )
     weights = weights if isinstance(weights, Tensor) else float(weights)
     return pairwise(z.to(dtype), mean.to(dtype), logvar.to(dtype), weights, own, offset, backend)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-__all__ = ["Kernel", "default_scales", "mmd", "prior_draws"]
+__all__ = ["Kernel", "default_scales", "mmd", "prior_draws", "scale_factors"]
 
 Kernel: TypeAlias = Literal["imq", "rbf"]
 
@@ -50,11 +50,15 @@ def default_scales(kernel: Kernel, variance: Tensor) -> Tensor:
         >>> default_scales("rbf", torch.tensor(8.0))
         tensor([ 2.,  4.,  8., 16.])
     """
-    _check_kernel(kernel)
-    factors = [2.0 * f for f in _IMQ] if kernel == "imq" else _RBF
-    scales = torch.stack([variance * f for f in factors])
+    scales = torch.stack([variance * f for f in scale_factors(kernel)])
     # A law without variance has no length of its own, and 0 / 0 would be nan.
     return scales.clamp(min=torch.finfo(scales.dtype).eps)
+
+
+def scale_factors(kernel: Kernel) -> tuple[float, ...]:
+    """The default scales of a total variance of 1."""
+    _check_kernel(kernel)
+    return tuple(2.0 * f for f in _IMQ) if kernel == "imq" else _RBF
 
 
 def mmd(
@@ -90,7 +94,8 @@ def mmd(
         x: ``(n, *event)``, in units of z.
         y: ``(m, *event)``.
         scales: :math:`s > 0`, squared lengths; kernels are summed over them. Those of a tensor
-            ``(S,)`` are not checked, which would be a device transfer.
+            ``(S,)`` are not checked, which would be a device transfer; they may have a gradient,
+            and cost more.
         kernel: ``"rbf"`` or ``"imq"``.
         unbiased: Whether to leave out :math:`i = j`.
         paired: Whether row :math:`x_i` depends on :math:`y_i`, as where both come from one label.
@@ -128,7 +133,10 @@ def mmd(
         table = norms.unsqueeze(1) + norms - 2.0 * rows @ rows.mT  # (n + m, n + m)
     # Not below 0 by rounding; a clamp would drop the gradient there, and with it the second.
     table = table - table.detach().clamp(max=0.0)
-    values, _ = cast(Any, _Kernel.apply(table, sizes, kernel))
+    if isinstance(scales, Tensor):  # may have a gradient of their own, or be mapped over
+        values = torch.stack([_parts(table, s, kernel)[0] for s in sizes]).sum(0)
+    else:
+        values, _ = cast(Any, _Kernel.apply(table, sizes, kernel))
     total = (values * _weights(values, n, unbiased=unbiased, paired=paired)).sum()
     # k(0) is 1 for each scale, where the table's own diagonal is 0 up to rounding.
     return total if unbiased else total + (1 / n + 1 / m) * len(sizes)

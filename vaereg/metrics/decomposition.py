@@ -85,8 +85,9 @@ def kl_decomposition(
 
     for :math:`q(z) = \frac1N \sum_n q(z \mid x_n)` and the standard normal prior. Each sample is
     compared with *every* posterior: nothing is estimated from minibatches, and the only error is
-    that of a mean over the samples. Rows are drawn without replacement, as often as possible. The
-    posteriors are streamed, so that memory does not grow with N beyond the arguments.
+    that of a mean over the samples. Rows are drawn without replacement, as often as possible; the
+    standard errors are those of independent draws, and so on the safe side. The posteriors are
+    streamed: beside the arguments there is only a permutation of N rows. 16-bit ones are widened.
 
     Args:
         mean: Means of all posteriors, ``(N, D)``.
@@ -117,9 +118,9 @@ def kl_decomposition(
         >>> abs(parts.mi) < 1e-5, abs(parts.tc) < 1e-5, parts.kl
         (True, True, 0.0)
     """
-    _check(mean, logvar)
-    if samples < 2:
-        raise ValueError(f"samples: expected at least 2, got {samples}")
+    mean, logvar = _check(mean, logvar)
+    if not isinstance(samples, int) or samples < 2:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"samples: expected an integer of at least 2, got {samples}")
     n, d = mean.shape
     rows = torch.cat([
         torch.randperm(n, generator=generator) for _ in range(-(-samples // n))
@@ -129,9 +130,11 @@ def kl_decomposition(
     own = _log_normal(noise) - 0.5 * logvar[rows]  # log q(z_d | x), (S, D)
     joint = z.new_full((samples,), -math.inf)
     marginals = z.new_full((samples, d), -math.inf)
-    starts = range(0, n, _COMPONENTS)
+    # The plain form holds all pairs and columns of a block.
+    block = max(1, (1 << 24) // (samples * d)) if backend == "reference" else _COMPONENTS
+    starts = range(0, n, block)
     for start in _bar(starts, "kl_decomposition") if progress else starts:
-        part = slice(start, start + _COMPONENTS)
+        part = slice(start, start + block)
         more = pairwise_log_density(z, mean[part], logvar[part], -math.log(n), backend=backend)
         joint, marginals = torch.logaddexp(joint, more[0]), torch.logaddexp(marginals, more[1])
     product, prior = marginals.sum(1), _log_normal(z)
@@ -140,7 +143,7 @@ def kl_decomposition(
     dimwise = [_mean(column) for column in (marginals - prior).unbind(1)]
     return Decomposition(
         mi, tc, tuple(m for m, _ in dimwise), mi_error, tc_error, tuple(e for _, e in dimwise),
-        float(gaussian_kl(mean, logvar).double().sum(1).mean()), samples,
+        _mean_kl(mean, logvar), samples,
     )  # fmt: skip
 
 
@@ -222,7 +225,12 @@ def estimator_bias(
         >>> found.mi > 0.1  # most of what q(z) holds is missing from eight posteriors
         True
     """
-    _check(mean, logvar)
+    mean, logvar = _check(mean, logvar)
+    least = 2 if estimator == "mss" else 1
+    if batch_size < least:
+        raise ValueError(
+            f"batch_size: expected at least {least} for estimator {estimator!r}, got {batch_size}"
+        )
     if batches < 2:
         raise ValueError(f"batches: expected at least 2, got {batches}")
     if memory_bank < 0:
@@ -251,18 +259,34 @@ def estimator_bias(
     )  # fmt: skip
 
 
-def _check(mean: Tensor, logvar: Tensor) -> None:
+def _check(mean: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float32 at least: with 8 bits of mantissa a sample is not of its posterior."""
     for name, value in (("mean", mean), ("logvar", logvar)):
         if not isinstance(value, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"{name}: expected a tensor (N, D), got {type(value).__name__}")
+        if not value.is_floating_point():
+            raise TypeError(f"{name}: expected a floating-point tensor, got {value.dtype}")
     if mean.ndim != 2 or mean.shape != logvar.shape or not mean.numel():
         raise ValueError(
             f"mean, logvar: expected (N, D) each, with rows, got {tuple(mean.shape)} and "
             f"{tuple(logvar.shape)}"
         )
     for name, value in (("mean", mean), ("logvar", logvar)):
-        if not bool(torch.isfinite(value).all()):
+        if not all(bool(torch.isfinite(value[part]).all()) for part in _blocks(value)):
             raise ValueError(f"{name}: expected finite values, got nan or inf")
+    dtype = torch.promote_types(torch.promote_types(mean.dtype, logvar.dtype), torch.float32)
+    return mean.to(dtype), logvar.to(dtype)
+
+
+def _mean_kl(mean: Tensor, logvar: Tensor) -> float:
+    total = 0.0
+    for part in _blocks(mean):
+        total += float(gaussian_kl(mean[part], logvar[part]).double().sum())
+    return total / len(mean)
+
+
+def _blocks(x: Tensor) -> list[slice]:
+    return [slice(i, i + _COMPONENTS) for i in range(0, len(x), _COMPONENTS)]
 
 
 def _log_normal(x: Tensor) -> Tensor:

@@ -101,6 +101,10 @@ def compiled_forward(
 
     _each(work, _split(b, b * m * d))
     del kept
+    if weights.ndim and bool(weights.isnan().any()):
+        # The kernel leaves such components out; an error must not vanish.
+        rows = weights.isnan().any(-1)
+        joint[rows], marginals[rows] = math.nan, math.nan
     return joint, marginals, joint_state, marginal_state
 
 

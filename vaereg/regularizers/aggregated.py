@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -57,7 +58,7 @@ class _Aggregated(Regularizer):
         for name, value, least in (
             ("dataset_size", dataset_size, 1), ("memory_bank", memory_bank, 0),
         ):  # fmt: skip
-            if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            if isinstance(value, bool) or not isinstance(value, Integral):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ValueError(f"{self.name}: expected {name} to be an integer, got {value!r}")
             if value < least:
                 raise ValueError(f"{self.name}: expected {name} >= {least}, got {value}")
@@ -70,9 +71,14 @@ class _Aggregated(Regularizer):
                 f"{self.name}: expected backend to be one of {', '.join(BACKENDS)}, got "
                 f"{backend!r}"
             )
-        self.dataset_size = dataset_size
+        if memory_bank >= dataset_size:
+            raise ValueError(
+                f"{self.name}: expected a memory_bank that leaves room for a batch among the "
+                f"{dataset_size} rows of the dataset, got {memory_bank}"
+            )
+        self.dataset_size = int(dataset_size)
         self.estimator: Estimator = estimator
-        self.memory_bank = memory_bank
+        self.memory_bank = int(memory_bank)
         self.gather = gather
         self.backend = backend
         for buffer in ("bank", "place", "filled"):
@@ -157,6 +163,9 @@ class _Aggregated(Regularizer):
         if self.bank is None or self.bank.shape[2] != new.shape[2]:
             self._allocate(new.shape[2], new)
         assert self.bank is not None and self.place is not None and self.filled is not None
+        if self.bank.device != new.device:  # a state that was loaded from another device
+            for name in ("bank", "place", "filled"):
+                setattr(self, name, getattr(self, name).to(new.device))
         rows = new.shape[1]
         index = (self.place + torch.arange(rows, device=new.device)) % self.memory_bank
         self.bank.index_copy_(1, index, new.to(self.bank))
@@ -322,6 +331,9 @@ class DecomposedKL(_Aggregated):
             code, dataset_size=dataset_size, estimator=estimator, memory_bank=memory_bank,
             gather=gather, backend=backend,
         )  # fmt: skip
+        for name, weight in (("mi", mi), ("tc", tc), ("dimwise", dimwise)):
+            if not isinstance(weight, (int, float)) or not math.isfinite(weight):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ValueError(f"{self.name}: expected {name} to be a number, got {weight!r}")
         self.mi, self.tc, self.dimwise = mi, tc, dimwise
 
     def _parts(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

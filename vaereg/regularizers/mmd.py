@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaereg._checks import Spec
 from vaereg.codes import Batch, Code, StandardNormal
-from vaereg.functional.mmd import Kernel, default_scales, mmd, prior_draws
+from vaereg.functional.mmd import Kernel, default_scales, mmd, prior_draws, scale_factors
 from vaereg.regularizer import Regularizer, zero_like
 
 __all__ = ["MMD"]
@@ -119,8 +119,8 @@ class MMD(Regularizer):
                 mean, variance = mean[:, index], variance[:, index]
             # The law of total variance, for a prior of each row's own.
             total = total + variance.mean(0).sum() + (mean - mean.mean(0)).square().mean(0).sum()
-        if not isinstance(total, Tensor):
-            total = torch.full((), total, device=self.variables[0].values(batch).device)
+        if not isinstance(total, Tensor):  # known on the host: no tensor, and the faster form
+            return tuple(total * f for f in scale_factors(self.kernel))
         return default_scales(self.kernel, total)
 
     def forward(
