@@ -18,7 +18,16 @@ from .data import Pictures
 from .evaluate import CRITERION, Measured, consensus
 from .settings import Settings
 
-__all__ = ["Row", "correlations", "picked", "pictures", "results", "table", "write_pictures"]
+__all__ = [
+    "Row",
+    "commit",
+    "correlations",
+    "picked",
+    "pictures",
+    "results",
+    "table",
+    "write_pictures",
+]
 
 
 @dataclass(frozen=True)
@@ -149,7 +158,7 @@ def _codes(run: dict[str, Any]) -> list[str]:
     return [f"{run['name']}, test images of each class by code:", *_aligned(lines)]
 
 
-def _commit() -> str:
+def commit() -> str:
     def git(*words: str) -> str:
         return subprocess.run(
             ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
@@ -169,7 +178,7 @@ def results(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     runs = _runs(rows)
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "torch": str(torch.__version__),
         "device": name,
         "threads": torch.get_num_threads(),

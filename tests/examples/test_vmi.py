@@ -493,3 +493,21 @@ def test_the_script_starts(monkeypatch):
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(path, run_name="__main__")
     assert caught.value.code == 0
+
+
+# ---- brackets
+
+
+def test_brackets_of_finished_runs(tmp_path, capsys):
+    from vmi import bracket
+
+    data = npz(tmp_path / "data.npz", blobs(test=120))
+    assert start(tmp_path / "out", "--data", data, "--seeds", 0, "--mi", 30, "--k", 3) == 0
+    given = ["--runs", str(tmp_path / "out"), "--data", str(data), "--quiet"]
+    assert bracket.main(given) == 0
+    content = json.loads((tmp_path / "out" / "brackets.json").read_text())
+    (run,) = content["runs"]
+    assert run["consistent"] and run["lower"] <= run["exact"] + 1e-6 <= run["upper"] + 1e-5
+    assert run["decoded"] <= run["entropy"] + 1e-6 and "I(c; x)" in capsys.readouterr().out
+    assert bracket.main(["--runs", str(tmp_path / "none"), "--data", str(data)]) == 2
+    assert "expected a folder with results.json" in capsys.readouterr().err
