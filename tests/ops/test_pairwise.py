@@ -417,7 +417,7 @@ def test_triton_is_not_for_the_cpu(monkeypatch):
         ({"log_weights": torch.zeros(3)}, ValueError, r"log_weights: expected shape \(\) or"),
         ({"log_weights": torch.zeros(4, requires_grad=True)}, ValueError, "expected constants"),
         ({"own_log_weight": torch.zeros(4)}, ValueError, "own_log_weight: expected shape"),
-        ({"own_log_weight": 0.0, "offset": 2}, ValueError, "offset: expected an integer, 0 <= offset <= 1"),
+        ({"own_log_weight": 0.0, "offset": 2}, ValueError, "offset: expected an integer, 0 <= "),
         ({"backend": "cuda"}, ValueError, "backend: expected one of auto, reference"),
     ],
 )  # fmt: skip
