@@ -70,7 +70,8 @@ class VariationalMI(CriticRegularizer):
             model, and the critic loss is 0. Such a term must be a reward: as a penalty it would
             teach the network to misread.
         entropy: ``detached``: :math:`H(v)` is in the value but not in the gradient, as in the
-            paper; ``trained``: in both; ``none``: in neither, and the value is the mean
+            paper; ``trained``: in both, as a reward of a Gaussian code needs it, which else is
+            paid for small variances; ``none``: in neither, and the value is the mean
             log-likelihood.
         probabilities: Class probabilities of the whole data set, for :math:`H(v)` of one
             categorical variable; ``(C,)``.
