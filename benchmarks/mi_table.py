@@ -7,7 +7,7 @@ benchmarks/results/mi_table.json, written after each cell, with the commit that 
 as long as neither the commit nor the configuration has changed.
 
     python benchmarks/mi_table.py --resume
-    python benchmarks/mi_table.py --cases gaussian xor --methods best --rows 600 --out /tmp/t.json
+    python benchmarks/mi_table.py --cases gaussian xor --methods best --rows 600 --out t.json
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ two. Before a case is timed, all must agree. The peak of memory is that of a pro
 above what the inputs take.
 
     python benchmarks/pairwise.py                      # CPU, all cases, a few minutes
-    python benchmarks/pairwise.py --case 1024x32 --rounds 5 --out /tmp/p.csv
+    python benchmarks/pairwise.py --case 1024x32 --rounds 5 --out p.csv
     python benchmarks/pairwise.py --device cuda --out benchmarks/results/cuda/pairwise.csv
 """
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from mmvae.checkpoint import CheckpointError, write_text
+from harness.checkpoint import write_text
+from harness.command import run_command
 
 from .options import parser
 from .report import as_json, pictures, results, table
@@ -49,27 +45,12 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the example; errors that the user can mend are one line each.
-
-    Returns:
-        The exit status: 0, or 2 after such an error.
-    """
-    options = parser().parse_args(arguments)
-    words = sys.argv[1:] if arguments is None else arguments
-    # Results are passed on: where the data lay on one machine is nobody's business.
-    command = shlex.join(Path(w).name if Path(w).is_absolute() else w for w in words)
-    try:
-        run(options, command)
-    except torch.OutOfMemoryError:
-        print(
-            f"{PROGRAM}: expected room on the device, got none; lower --together or --batch",
-            file=sys.stderr,
-        )
-        return 2
-    except (CheckpointError, ValueError, OSError, FloatingPointError, ImportError) as error:
-        print(f"{PROGRAM}: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: stopped; --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    """Run the example; the exit status."""
+    return run_command(
+        PROGRAM,
+        parser(),
+        run,
+        arguments,
+        smaller="--together or --batch",
+        kept="the last checkpoint",
+    )

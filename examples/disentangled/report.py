@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.command import commit
 from vaereg.metrics.disentanglement import udr
 
 from .evaluate import SCORES, UNSUPERVISED
@@ -83,19 +83,6 @@ def _add_udr(runs: list[dict[str, Any]], output: Path, rows: Sequence[Row]) -> N
             runs[i]["unsupervised"]["udr"] = float(score)
 
 
-def _commit() -> str:
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("-changed" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def results(
     study: Study, rows: Sequence[Row], failed: Sequence[str], command: str
 ) -> dict[str, Any]:
@@ -115,7 +102,7 @@ def results(
     ]
     _add_udr(runs, study.options.output, rows)
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmvae.checkpoint import load_checkpoint, write_text
+from harness.checkpoint import load_checkpoint, write_text
+from harness.command import check_folder, device_of
 
 from .data import Pictures
 from .evaluate import DEPTHS, Codes, Depth, measure
@@ -70,40 +70,14 @@ def load_study(options: argparse.Namespace) -> Study:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {value}")
-    device = _device(options.device)
-    _check_folder(options.output)
+    device = device_of(options.device)
+    check_folder(options.output)
     data = load(options.data, options.cache, progress=not options.quiet)
     if runs[0].batch > len(data):
         raise ValueError(f"--batch: expected at most {len(data)} pictures, got {runs[0].batch}")
     name = options.measure or ("small" if options.preset == "small" else "full")
     together = options.together or (16 if device.type == "cuda" else 1)
     return Study(runs, data, DEPTHS[name], name, device, together, options)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--device: expected an available device, got {name!r}: {reason}"
-        ) from None
-    return device
-
-
-def _check_folder(folder: Path) -> None:
-    """Fail now, not after an hour of training."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"--output: expected a folder that can be written, got {folder}: {error.strerror}"
-        ) from None
 
 
 def _what(study: Study, run: Settings) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
-from mmvae.logs import as_csv, progress_bar
+from harness.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
+from harness.logs import as_csv, progress_bar
 
 from .data import Pictures
 from .settings import Settings

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import time
 from pathlib import Path
 
 import torch
 
-from .checkpoint import CheckpointError, write_text
+from harness.checkpoint import write_text
+from harness.command import run_command
+
 from .evaluate import entropy_bits, measure_mi, measure_swap, train_classifier
 from .options import parser
 from .report import Row, measured, results, table
@@ -106,30 +106,12 @@ def run(options: argparse.Namespace, command: str) -> list[Row]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the example; errors that the user can mend are one line each.
-
-    Returns:
-        The exit status: 0, or 2 after such an error.
-    """
-    options = parser().parse_args(arguments)
-    words = sys.argv[1:] if arguments is None else arguments
-    # Results are passed on: where the data lay on one machine is nobody's business.
-    command = shlex.join(Path(w).name if Path(w).is_absolute() else w for w in words)
-    try:
-        run(options, command)
-    except torch.OutOfMemoryError:
-        print(
-            "mmvae_celeba.py: expected room on the device, got none; lower --batch or --preset",
-            file=sys.stderr,
-        )
-        return 2
-    except (CheckpointError, ValueError, OSError, FloatingPointError, ImportError) as error:
-        print(f"mmvae_celeba.py: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "\nmmvae_celeba.py: stopped; --resume goes on from the last whole epoch",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+    """Run the example; the exit status."""
+    return run_command(
+        "mmvae_celeba.py",
+        parser(),
+        run,
+        arguments,
+        smaller="--batch or --preset",
+        kept="the last whole epoch",
+    )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import mean, stdev
 
 import torch
 
+from harness.command import commit
 from vaereg.metrics import MIEstimate, SwapAccuracy
 
 from .evaluate import QUANTITIES
@@ -79,23 +78,6 @@ def table(rows: Sequence[Row], entropy: float, accuracy: Mapping[str, float]) ->
     return "\n".join(text)
 
 
-def _commit() -> str:
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("-changed" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def results(
     study: Study,
     rows: Sequence[Row],
@@ -107,7 +89,7 @@ def results(
     device = study.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     content = {
-        "commit": _commit(),
+        "commit": commit(),
         "torch": str(torch.__version__),
         "device": name,
         "threads": torch.get_num_threads(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from harness.command import check_folder, device_of
 
 from .attributes import AttributeImages
 from .data import load_builtin, load_celeba, load_npz
@@ -86,8 +87,8 @@ def load_study(options: argparse.Namespace) -> Study:
         ValueError: If the device, the folder or the images cannot be used.
         OSError: If a file cannot be read.
     """
-    device = _device(options.device)
-    _check_folder(options.output)
+    device = device_of(options.device)
+    check_folder(options.output)
     data, measured = _builtin(options) if options.data == "builtin" else _from_disk(options)
     train, held = len(data.split["train"]), len(measured.split[PART])
     if train < options.batch:
@@ -154,29 +155,3 @@ def _from_disk(options: argparse.Namespace) -> tuple[AttributeImages, AttributeI
     # All rows that the model was not trained on: the fresh critics need as many as they can get.
     held = np.sort(np.concatenate([data.split["val"], data.split["test"]]))
     return data, replace(data, split={**data.split, PART: held})
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--device: expected an available device, got {name!r}: {reason}"
-        ) from None
-    return device
-
-
-def _check_folder(folder: Path) -> None:
-    """Fail now, not after an epoch of training."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"--output: expected a folder that can be written, got {folder}: {error.strerror}"
-        ) from None

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 import vaereg
+from harness.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
+from harness.logs import as_csv, progress_bar, tensorboard_writer
 
 from .attributes import AttributeImages
-from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
 from .data import batches
-from .logs import as_csv, progress_bar, tensorboard_writer
 from .models import PRESETS, Encoder, Weights, build, joint_label, one_hot
 from .settings import Settings
 

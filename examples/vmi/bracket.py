@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from mmvae.checkpoint import write_text
+from harness.checkpoint import write_text
+from harness.command import commit
 from vaereg.metrics import mi_bracket
 
 from .data import load
-from .report import commit
 from .settings import Settings
 from .train import train
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
-import tempfile
-from pathlib import Path
 
 import torch
 
-from mmvae.checkpoint import CheckpointError, write_text
+from harness.checkpoint import write_text
+from harness.command import check_folder, device_of, run_command
 
 from .data import Pictures, load
 from .evaluate import measure
@@ -20,32 +17,6 @@ from .settings import Settings
 from .train import train
 
 PROGRAM = "vmi_digits.py"
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--device: expected an available device, got {name!r}: {reason}"
-        ) from None
-    return device
-
-
-def _check_folder(folder: Path) -> None:
-    """Fail now, not after an epoch of training."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"--output: expected a folder that can be written, got {folder}: {error.strerror}"
-        ) from None
 
 
 def _row(
@@ -73,8 +44,8 @@ def run(options: argparse.Namespace, command: str) -> list[Row]:
         print(f"figures: {where}")
         return []
     runs = settings_of(options)
-    device = _device(options.device)
-    _check_folder(options.output)
+    device = device_of(options.device)
+    check_folder(options.output)
     data = load(options.data).first(options.images)
     parts = ", ".join(f"{len(images)} {part}" for part, images in data.images.items())
     print(f"{data.source}: {parts} images of {data.size} x {data.size}", flush=True)
@@ -94,24 +65,7 @@ def run(options: argparse.Namespace, command: str) -> list[Row]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the example; errors that the user can mend are one line each.
-
-    Returns:
-        The exit status: 0, or 2 after such an error.
-    """
-    options = parser().parse_args(arguments)
-    words = sys.argv[1:] if arguments is None else arguments
-    # Results are passed on: where the data lay on one machine is nobody's business.
-    command = shlex.join(Path(w).name if Path(w).is_absolute() else w for w in words)
-    try:
-        run(options, command)
-    except torch.OutOfMemoryError:
-        print(f"{PROGRAM}: expected room on the device, got none; lower --batch", file=sys.stderr)
-        return 2
-    except (CheckpointError, ValueError, OSError, FloatingPointError, ImportError) as error:
-        print(f"{PROGRAM}: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: stopped; --resume goes on from the last whole epoch", file=sys.stderr)
-        return 130
-    return 0
+    """Run the example; the exit status."""
+    return run_command(
+        PROGRAM, parser(), run, arguments, smaller="--batch", kept="the last whole epoch"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from harness.command import commit
 
 from .data import Pictures
 from .evaluate import CRITERION, Measured, consensus
@@ -156,19 +157,6 @@ def _codes(run: dict[str, Any]) -> list[str]:
     lines = [["code", *(f"class {j}" for j in range(len(counts[0])))]]
     lines += [[str(k), *map(str, row)] for k, row in enumerate(counts)]
     return [f"{run['name']}, test images of each class by code:", *_aligned(lines)]
-
-
-def commit() -> str:
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("-changed" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def results(

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import vaereg
-from mmvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
-from mmvae.logs import as_csv, progress_bar
+from harness.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
+from harness.logs import as_csv, progress_bar
 
 from .data import Pictures
 from .models import build

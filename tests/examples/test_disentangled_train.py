@@ -14,7 +14,7 @@ from disentangled.objectives import NAMES, Context, build, parse, text_of, wants
 from disentangled.settings import PLANS, PRESETS, Settings
 from disentangled.train import train
 from disentangled.trainer import Trainer, encode
-from mmvae.checkpoint import CheckpointError
+from harness.checkpoint import CheckpointError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

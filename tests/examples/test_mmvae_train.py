@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import vaereg
-from mmvae import checkpoint
-from mmvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
+from harness import checkpoint
+from harness.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
 from mmvae.data import load_builtin
 from mmvae.models import MODELS, PRESETS, Preset
 from mmvae.settings import Settings
@@ -485,7 +485,7 @@ def test_a_file_system_that_really_refuses(tmp_path):
         from pathlib import Path
         sys.path.insert(0, {str(Path(checkpoint.__file__).parents[1])!r})
         import torch
-        from mmvae.checkpoint import *
+        from harness.checkpoint import *
         path = Path({str(tmp_path)!r}) / "checkpoint.pt"
         save_checkpoint(path, {{"settings": {{}}, "epoch": 0, "x": torch.zeros(100)}})
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -13,7 +13,7 @@ import torch
 
 import vaereg
 import vmi
-from mmvae.checkpoint import CheckpointError
+from harness.checkpoint import CheckpointError
 from vmi.data import Pictures, load, load_digits, load_idx, load_npz
 from vmi.evaluate import RANGE, accuracies, consensus, measure
 from vmi.main import main
@@ -511,3 +511,33 @@ def test_brackets_of_finished_runs(tmp_path, capsys):
     assert run["decoded"] <= run["entropy"] + 1e-6 and "I(c; x)" in capsys.readouterr().out
     assert bracket.main(["--runs", str(tmp_path / "none"), "--data", str(data)]) == 2
     assert "expected a folder with results.json" in capsys.readouterr().err
+
+
+# ---- the stamp of results
+
+
+def test_the_stamp_tells_code_that_is_in_no_commit(tmp_path, monkeypatch):
+    import subprocess
+
+    from harness import command
+
+    def git(*words):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "examples" / "harness").mkdir(parents=True)
+    monkeypatch.setattr(command, "__file__", str(tmp_path / "examples" / "harness" / "command.py"))
+    git("init")
+    (tmp_path / "model.py").write_text("a = 1\n")
+    git("add", "model.py")
+    git("commit", "-m", "first")
+    clean = command.commit()
+    assert len(clean) == 40
+    (tmp_path / "results.json").write_text("{}")  # no code
+    assert command.commit() == clean
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "other.py").write_text("b = 2\n")  # code that git does not know
+    assert command.commit() == clean + "-changed"
+    (tmp_path / "new" / "other.py").unlink()
+    (tmp_path / "model.py").write_text("a = 2\n")
+    assert command.commit() == clean + "-changed"

@@ -1,0 +1,1 @@
+"""What the examples share around their training: checkpoints, logs, the command line."""
