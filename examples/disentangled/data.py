@@ -109,15 +109,15 @@ class Pictures:
             found.update(np.ascontiguousarray(self.store[row]).tobytes())
         return found.hexdigest()[:12]
 
-    def spread(self, most: int) -> NDArray[np.int64]:
+    def spread(self, most: int, *, grid: bool = True) -> NDArray[np.int64]:
         """Rows of a complete grid of at most so many pictures, factors thinned out evenly.
 
         The factor with the most values left is thinned first. Where the data are no complete
-        grid, random rows.
+        grid, or none is wanted, random rows: the same ones for all models.
         """
         if len(self) <= most:
             return np.arange(len(self))
-        if not self.complete:
+        if not (grid and self.complete):
             return np.sort(np.random.default_rng(0).choice(len(self), most, replace=False))
         kept = list(self.sizes)
         while prod(kept) > most:

@@ -52,6 +52,7 @@ class Depth:
 
     Attributes:
         rows: Pictures that are encoded; 0 for all.
+        grid: Whether these are a complete grid of thinned factors, else random ones.
         histogram: Rows that scores count or are fitted on (and half as many to test them).
         samples: Codes of the exact KL and of MIG's sampling form.
         points: Points to fit the beta-VAE and FactorVAE scores on; half as many to score on.
@@ -61,6 +62,7 @@ class Depth:
     """
 
     rows: int = 0
+    grid: bool = True
     histogram: int = 10_000
     samples: int = 10_000
     points: int = 10_000
@@ -71,6 +73,7 @@ class Depth:
 
 DEPTHS = {
     "full": Depth(),
+    "medium": Depth(rows=100_000, grid=False, samples=2_000, trees=10, shifted=2_000),
     "small": Depth(
         rows=12_000, histogram=3_000, samples=1_000, points=1_000, trees=10,
         labels=(10, 100, 1_000), shifted=1_000,
@@ -233,7 +236,7 @@ def measure(
         Numbers and lists for the results file, the codes, and pictures for the figures.
     """
     data = source.data
-    rows = data.spread(depth.rows or len(data))
+    rows = data.spread(depth.rows or len(data), grid=depth.grid)
     codes = codes_of(encoder, i, source, rows)
     model = Model(encoder, decoder, i, likelihood, source.device)
     blind = unsupervised(codes, depth, source.device)

@@ -73,6 +73,9 @@ class Stack(nn.Module):
                 weight, bias = next(weights).flatten(0, 1), next(weights).flatten()
                 if x.ndim == 5:
                     x = x.transpose(0, 1).flatten(1, 2)  # (B, S C, H, W)
+                if s == 1:  # the faster layout, most of all in 16 bits; not so in groups
+                    x = x.contiguous(memory_format=torch.channels_last)
+                    weight = weight.contiguous(memory_format=torch.channels_last)
                 convolve = F.conv2d if isinstance(layer, nn.Conv2d) else F.conv_transpose2d
                 x = convolve(x, weight, bias, layer.stride, layer.padding, groups=s)
             elif isinstance(layer, nn.Flatten):

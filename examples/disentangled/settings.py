@@ -49,6 +49,8 @@ class Settings:
         critic_depth: A critic's hidden layers.
         critic_steps: Critic steps a step.
         likelihood: ``bernoulli``, or ``gaussian`` of unit variance.
+        precision: ``float32``, or ``bfloat16``: encoder and decoder are computed in 16 bits in
+            training; weights, objectives, critics and all measurements stay in 32.
         probes: How often the exact parts of the KL are measured on the way.
         seed: Seed of initialisation, batches and noise.
     """
@@ -63,6 +65,7 @@ class Settings:
     critic_depth: int = 6
     critic_steps: int = 1
     likelihood: str = "bernoulli"
+    precision: str = "float32"
     probes: int = 10
     seed: int = 0
 
@@ -80,6 +83,8 @@ class Settings:
             raise ValueError(
                 f"likelihood: expected bernoulli or gaussian, got {self.likelihood!r}"
             )
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision: expected float32 or bfloat16, got {self.precision!r}")
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ from .settings import Settings
 __all__ = ["LIKELIHOODS", "Trainer", "encode", "identity"]
 
 LIKELIHOODS = {"bernoulli": bernoulli_nll, "gaussian": gaussian_nll}
-ALIKE = ("z", "steps", "batch", "lr", "likelihood", "probes")
+ALIKE = ("z", "steps", "batch", "lr", "likelihood", "precision", "probes")
 """Settings that models trained together must have in common."""
 _PROBE = 2048  # pictures of a probe
 
@@ -98,19 +98,31 @@ class Trainer:
     def _batch(self, rows: Sequence[_Rows]) -> Tensor:
         return torch.stack([self.source.batch(own.at(self.step)) for own in rows])
 
+    def _half(self) -> torch.autocast:
+        enabled = self.first.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        with self._half():
+            return self.encoder(x).float()
+
+    def _decode(self, z: Tensor) -> Tensor:
+        with self._half():
+            return self.decoder(z).float()
+
     def train_step(self) -> None:
         """One step of all encoders and decoders, then the steps of their critics."""
         x = self._batch(self.rows)  # (S, B, C, H, W)
         codes: list[vaereg.Code] = []
         totals: list[Tensor] = []
         found: list[dict[str, Tensor]] = []
-        for i, parameters in enumerate(self.encoder(x)):
+        for i, parameters in enumerate(self._encode(x)):
             torch.manual_seed(_seed(self.runs[i].seed, self.step))
             codes.append(vaereg.gaussian(parameters))
             report = self.objectives[i]({"z": codes[i]}, step=self.step)
             totals.append(report.total)
             found.append(report.values)
-        outputs = self.decoder(torch.stack([code.value for code in codes]))
+        outputs = self._decode(torch.stack([code.value for code in codes]))
         errors = [self.nll(output, own) for output, own in zip(outputs, x, strict=True)]
         self.main.zero_grad(set_to_none=True)
         torch.stack([*errors, *totals]).sum().backward()
@@ -127,7 +139,7 @@ class Trainer:
         others: Sequence[Tensor | None] = [None] * len(codes)
         if self.other:
             with torch.no_grad():
-                others = list(self.encoder(self._batch(self.other_rows)))
+                others = list(self._encode(self._batch(self.other_rows)))
         for i, (code, parameters) in enumerate(zip(codes, others, strict=True)):
             if not self.critical[i]:
                 continue
@@ -234,7 +246,7 @@ def identity(data: Pictures) -> dict[str, Any]:
 
 @torch.no_grad()
 def encode(
-    stack: Stack, i: int, source: OnDevice, rows: NDArray[np.integer], *, batch: int = 256
+    stack: Stack, i: int, source: OnDevice, rows: NDArray[np.integer], *, batch: int = 64
 ) -> tuple[Tensor, Tensor]:
     """Means and log-variances ``(n, z)`` of model i, on the CPU."""
     one = Stack.of(stack, i)

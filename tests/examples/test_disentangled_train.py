@@ -200,6 +200,26 @@ def test_training_resumes_bit_for_bit(pictures, tmp_path, objective):
     assert equal(parameters(whole), parameters(done))
 
 
+def test_sixteen_bits_change_the_networks_outputs_and_nothing_else(pictures):
+    trainers = [
+        Trainer([run("factor:10", lr=1e-3, precision=precision)], pictures, CPU)
+        for precision in ("float32", "bfloat16")
+    ]
+    full, half = trainers
+    x = full._batch(full.rows)
+    assert half._encode(x).dtype == half._decode(x[:, :, 0, 0, :4]).dtype == torch.float32
+    error = (half._encode(x) - full._encode(x)).abs().max()
+    assert 0 < error < 0.01 * full._encode(x).abs().max() + 1e-3
+    for trainer in trainers:
+        for _ in range(20):
+            trainer.train_step()
+        trainer.write_row(probe=False)
+        states = [*trainer.encoder.parameters(), *trainer.objectives[0].parameters()]
+        assert all(p.dtype == torch.float32 for p in states)
+    a, b = (trainer.history[0][-1] for trainer in trainers)
+    assert a["nll"] != b["nll"] and b["nll"] == pytest.approx(a["nll"], rel=0.02)
+
+
 def test_a_checkpoint_of_other_options_is_refused(pictures, tmp_path):
     train([run("beta:4")], pictures, tmp_path, device=CPU, progress=False)
     with pytest.raises(CheckpointError, match=r"lr: 0.001 then, 0.002 now"):
@@ -263,6 +283,12 @@ def test_models_of_different_steps_are_not_trained_together(pictures):
         Trainer([run("vae"), run("beta:2", steps=7)], pictures, CPU)
     with pytest.raises(ValueError, match="batch: expected at most"):
         Trainer([run("vae", batch=10_000)], pictures, CPU)
+
+
+def test_random_rows_are_the_same_for_all_models_and_no_grid(pictures):
+    rows = pictures.spread(50, grid=False)
+    assert len(rows) == 50 and np.array_equal(rows, pictures.spread(50, grid=False))
+    assert len(np.unique(rows)) == 50 and not np.array_equal(rows, pictures.spread(50)[:50])
 
 
 def test_codes_are_those_of_the_encoder(pictures):
