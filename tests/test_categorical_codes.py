@@ -103,3 +103,42 @@ def test_one_hot_rows_of_logits():
     torch.testing.assert_close(ours.log_prob(value), torchs.log_prob(value))
     torch.testing.assert_close(ours.entropy(), torchs.entropy())
     assert ours.expand((4, 6, 2)).sample().shape == (4, 6, 2, 3)
+
+
+@pytest.mark.parametrize("mass", [1e-6, 1e-8, 1e-10, 1e-20])
+def test_small_prior_probabilities_are_not_clamped(mass):
+    prior = torch.tensor([mass, 1.0 - mass])
+    c = vaereg.categorical(torch.zeros(3, 2), 1.0, prior=prior)
+    exact = -math.log(2.0) - 0.5 * math.log(mass) - 0.5 * math.log1p(-mass)
+    assert vaereg.KL("c")({"c": c}).item() == pytest.approx(exact, rel=1e-6)
+
+
+def test_a_class_that_the_prior_excludes_has_an_infinite_kl_unless_the_posterior_does_too():
+    prior = torch.tensor([0.0, 1.0])
+    c = vaereg.categorical(torch.zeros(3, 2), 1.0, prior=prior)
+    assert vaereg.KL("c")({"c": c}).item() == math.inf
+    c = vaereg.categorical(torch.tensor([[-math.inf, 0.0]] * 3), 1.0, prior=prior)
+    assert vaereg.KL("c")({"c": c}).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "error", "message"),
+    [
+        (math.nan, ValueError, "expected temperature > 0, got nan"),
+        (math.inf, ValueError, "expected temperature > 0, got inf"),
+        (vaereg.schedules.constant(1.0), TypeError, "call a schedule with the step"),
+        (None, TypeError, "expected temperature to be a number or a scalar tensor"),
+    ],
+)
+def test_temperatures_that_are_none(temperature, error, message):
+    with pytest.raises(error, match=message):
+        vaereg.categorical(torch.zeros(3, 2), temperature)
+
+
+def test_logits_that_are_none():
+    with pytest.raises(TypeError, match="expected logits to be a tensor, got list"):
+        vaereg.categorical([[0.0, 1.0]], 1.0)
+    with pytest.raises(ValueError, match=r"shape \(B, K\) or \(B, G, K\)"):
+        vaereg.categorical(torch.zeros(2, 2, 3, 4), 1.0)
+    with pytest.raises(TypeError, match="expected prior probabilities as a floating-point tensor"):
+        vaereg.categorical(torch.zeros(2, 2), 1.0, prior=torch.tensor([1, 0]))

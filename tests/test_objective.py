@@ -493,3 +493,20 @@ def test_a_shared_critic_is_rewarded_only():
     assert vaereg.Objective(mi=(-1.0, term)).weights["mi"] == -1.0
     own = vaereg.VariationalMI("c", given="x", critic=torch.nn.Linear(4, 3))
     vaereg.Objective(mi=own)
+
+
+def test_a_schedule_that_turns_a_shared_reward_into_a_penalty_is_refused_when_it_does():
+    head = torch.nn.Linear(3, 2)
+    mi = vaereg.VariationalMI("y", "x", critic=head, shared=True)
+    batch = {"y": torch.eye(2), "x": torch.randn(2, 3)}
+    objective = vaereg.Objective(mi=(vaereg.schedules.linear(-1.0, 1.0, steps=10), mi))
+    assert objective(batch, step=0).total.isfinite()
+    for turned in (lambda: objective(batch, step=10), lambda: (2.0 * mi)(batch)):
+        with pytest.raises(ValueError, match=r"expected a negative weight of .*, a reward"):
+            turned()
+    assert (-(2.0 * mi))(batch).total.isfinite()
+
+
+def test_a_weight_of_nan_is_refused():
+    with pytest.raises(ValueError, match="expected a number as the weight of 'kl', got nan"):
+        vaereg.Objective(kl=(math.nan, vaereg.KL("z")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 
 import pytest
 import torch
@@ -276,12 +277,12 @@ def test_sample():
 def test_first_batch_is_validated_and_later_ones_are_not_read():
     vae = vaereg.VAE(nn.Linear(6, 4), nn.Linear(2, 6), objective(), likelihood="gaussian")
     bad = torch.full((8, 6), math.nan)
-    with pytest.raises(ValueError, match="'z', got NaN"):
+    with pytest.raises(ValueError, match="expected finite values in x, got nan or inf"):
         vae(bad)
     vae(torch.rand(8, 6))
     out = vae(bad)
     assert out.loss.isnan()
-    with pytest.raises(ValueError, match="'z', got NaN or infinity in 8 of 8 rows"):
+    with pytest.raises(ValueError, match="expected finite values in x, got nan or inf"):
         out.report.scalars()
 
 
@@ -393,3 +394,55 @@ def test_evaluation_of_a_single_row_is_no_error():
     vae = vaereg.VAE(nn.Linear(6, 4), nn.Linear(2, 6), objective, likelihood="gaussian").eval()
     out = vae(torch.rand(1, 6), y=vaereg.labels(torch.tensor([1]), 2))
     assert out.report.scalars()["leak"] == 0.0
+
+
+def test_data_outside_of_the_likelihoods_range_are_named():
+    vae = vaereg.VAE(nn.Linear(6, 4), nn.Linear(2, 6), objective())
+    with pytest.raises(ValueError, match=r"x in \[0, 1\] for the Bernoulli.*from 0 to 16"):
+        vae(torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0, 16.0]] * 8))
+    vae.eval()
+    assert vae(torch.full((8, 6), 2.0)).loss.isfinite()  # an evaluation raises nothing
+
+
+def test_several_categorical_variables_beside_a_gaussian_code():
+    class Encoder(nn.Module):
+        def forward(self, x):
+            c = vaereg.categorical(x.view(-1, 2, 3), temperature=0.5)
+            return {"z": vaereg.gaussian(x[:, :4]), "c": c}
+
+    terms = vaereg.Objective(z=vaereg.KL("z"), c=vaereg.KL("c"))
+    decoder = nn.Linear(2 + 6, 6)
+    vae = vaereg.VAE(Encoder(), decoder, terms, likelihood="gaussian")
+    out = vae(torch.randn(8, 6))
+    joined = torch.cat([out.codes["z"].value, out.codes["c"].value.flatten(1)], 1)
+    assert torch.equal(out.x_hat, decoder(joined))
+
+
+def test_a_shared_network_that_nothing_trains_is_warned_of():
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return {"c": vaereg.categorical(self.head(x), temperature=0.5)}
+
+    def model(critic, shared=True):
+        mi = vaereg.VariationalMI("c", "x_hat", critic=critic, shared=shared)
+        return vaereg.VAE(
+            encoder, nn.Linear(3, 6), vaereg.Objective(c=vaereg.KL("c"), mi=(-1.0, mi))
+        )
+
+    encoder = Encoder()
+    with pytest.warns(UserWarning, match="'mi' shares is part of neither encoder nor decoder"):
+        model(nn.Linear(6, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(encoder.head)
+        model(nn.Linear(6, 3), shared=False)
+
+
+def test_observed_names_what_the_networks_ask_for():
+    vae = vaereg.VAE(Conditional(), ByName(), vaereg.Objective(z=vaereg.KL("z"), c=vaereg.KL("c")))
+    assert {"y"} <= vae.observed
+    assert "epoch" not in vae.observed

@@ -2,13 +2,14 @@ r"""Codes: the latents of one minibatch, with the distributions they came from."
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, OneHotCategorical
+from torch.distributions import Distribution, Independent, Normal
 from torch.nn import functional as F
 
 from vaereg.functional.families import as_event, map_parameters, one_hot_categorical
@@ -24,12 +25,16 @@ class Code:
         value: The reparameterised (or relaxed) sample that the decoder also sees, ``(B, *event)``.
         q: The posterior, batch shape ``(B,)``, event shape as ``value``; ``None`` for a
             deterministic code.
-        p: The prior, or the conditional prior :math:`p(c \mid y)`, batch shape ``(B,)``.
+        p: The prior, or the conditional prior :math:`p(c \mid y)`, batch shape ``(B,)``. Of a code
+            without a posterior it is what the value was drawn from, unless ``fixed``.
+        fixed: Whether the value is a function of the row, as :func:`deterministic` says: then the
+            prior is what terms match it to, and not what it was drawn from.
     """
 
     value: Tensor
     q: Distribution | None = None
     p: Distribution | None = None
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         for name, given in (("q", self.q), ("p", self.p)):
@@ -52,7 +57,7 @@ class Code:
         """
         q = map_parameters(self.q, _detach) if self.q is not None else None
         p = map_parameters(self.p, _detach) if self.p is not None else None
-        return Code(self.value.detach(), q, p)
+        return Code(self.value.detach(), q, p, self.fixed)
 
 
 class StandardNormal(Independent):  # pyright: ignore[reportMissingTypeArgument]
@@ -246,8 +251,10 @@ def categorical(
         A :class:`Code` of event shape ``(K,)`` or ``(G, K)``.
 
     Raises:
-        ValueError: If ``logits`` has fewer than two dimensions, or the temperature is a number
-            that is not positive.
+        TypeError: If the temperature is neither a number nor a tensor, or prior probabilities are
+            not floating-point.
+        ValueError: If ``logits`` is of another shape, or the temperature is a number that is not
+            positive and finite.
 
     References:
         | Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017), eq 2.
@@ -258,13 +265,23 @@ def categorical(
         >>> c.value.sum(1).allclose(torch.ones(8)), c.q.event_shape
         (True, torch.Size([10]))
     """
-    if logits.ndim < 2 or not logits.is_floating_point():
+    if not isinstance(logits, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            f"categorical: expected logits to be a tensor, got {type(logits).__name__}"
+        )
+    if logits.ndim not in (2, 3) or not logits.is_floating_point():
         raise ValueError(
             "categorical: expected floating-point logits of shape (B, K) or (B, G, K), got "
             f"{logits.dtype} {tuple(logits.shape)}"
         )
-    if not isinstance(temperature, Tensor) and temperature <= 0:
-        raise ValueError(f"categorical: expected temperature > 0, got {temperature}")
+    if not isinstance(temperature, Tensor):
+        if not isinstance(temperature, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                "categorical: expected temperature to be a number or a scalar tensor (call a "
+                f"schedule with the step), got {type(temperature).__name__}"
+            )
+        if not 0.0 < temperature < math.inf:
+            raise ValueError(f"categorical: expected temperature > 0, got {temperature}")
     log_pi = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     q = as_event(one_hot_categorical(log_pi), 1)
     if value is None:
@@ -279,7 +296,16 @@ def categorical(
     if prior is None:
         prior = one_hot_categorical(torch.zeros_like(log_pi))
     elif isinstance(prior, Tensor):
-        prior = OneHotCategorical(probs=prior, validate_args=False)
+        if not prior.is_floating_point() or prior.ndim < 1:
+            raise TypeError(
+                "categorical: expected prior probabilities as a floating-point tensor (K,), "
+                f"(G, K) or (B, [G,] K), got {prior.dtype} {tuple(prior.shape)}"
+            )
+        # By logarithms: torch clamps probabilities at 1e-7 and reads their values. They are
+        # normalised, and 0 stays 0, which has an infinite KL.
+        prior = one_hot_categorical(
+            prior.to(torch.promote_types(prior.dtype, torch.float32)).log().log_softmax(-1)
+        )
     return _code("categorical", value, q, prior)
 
 
@@ -298,7 +324,8 @@ def deterministic(value: Tensor, *, prior: Distribution | None = None) -> Code:
         >>> deterministic(torch.zeros(8, 4)).q is None
         True
     """
-    return Code(value, None, None if prior is None else _with_batch("deterministic", prior, value))
+    p = None if prior is None else _with_batch("deterministic", prior, value)
+    return Code(value, None, p, fixed=True)
 
 
 def labels(y: Tensor, classes: int) -> Tensor:

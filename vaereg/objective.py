@@ -103,6 +103,8 @@ class Objective(nn.Module):
                 f"{tuple(weight.shape)}"
             )
         self.terms[name] = term
+        if isinstance(weight, float) and weight != weight:
+            raise ValueError(f"Objective: expected a number as the weight of {name!r}, got nan")
         self.weights[name] = weight
 
     def _check_kl(self) -> None:
@@ -126,13 +128,15 @@ class Objective(nn.Module):
 
     def _check_rewards(self) -> None:
         for name, term in self._items():
-            weight = self.weights[name]
-            if term.reward_only and isinstance(weight, (int, float)) and weight > 0:
-                raise ValueError(
-                    f"Objective: expected a negative weight of {name!r}, a reward, got {weight}: "
-                    "as a penalty it would train the critic that it shares with the model to "
-                    "misread; a penalty needs a critic of its own"
-                )
+            self._check_reward(name, term, self.weights[name])
+
+    def _check_reward(self, name: str, term: Regularizer, weight: object) -> None:
+        if term.reward_only and isinstance(weight, (int, float)) and weight > 0:
+            raise ValueError(
+                f"Objective: expected a negative weight of {name!r}, a reward, got {weight}: "
+                "as a penalty it would train the critic that it shares with the model to "
+                "misread; a penalty needs a critic of its own"
+            )
 
     def _items(self, only: str | Iterable[str] | None = None) -> list[tuple[str, Regularizer]]:
         names = list(self.terms if only is None else [only] if isinstance(only, str) else only)
@@ -193,6 +197,7 @@ class Objective(nn.Module):
             weight = self.weights[name]
             force = weight(step) if callable(weight) and not isinstance(weight, Tensor) else weight
             weights[name] = force
+            self._check_reward(name, term, force)
             if not isinstance(force, Tensor) and force == 0:
                 with torch.no_grad():
                     values[name] = term(batch, other=other, step=step).detach()

@@ -3,6 +3,8 @@ r"""A thin module that binds any encoder and decoder to an objective."""
 from __future__ import annotations
 
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
@@ -77,7 +79,8 @@ class VAE(nn.Module):
     distribution or a :class:`~vaereg.Code`, which becomes the code ``"z"``; or a mapping of names
     to any of these. The decoder receives codes and observed variables by name where its signature
     names them; if it names no code, all codes are concatenated along dim 1 in the encoder's order
-    and given as its first argument.
+    and given as its first argument; those of different numbers of dimensions, as several
+    categorical variables beside a Gaussian code, are flattened first.
 
     Args:
         encoder: The encoder.
@@ -130,6 +133,39 @@ class VAE(nn.Module):
         self._validated = False
         self._prior_shapes: dict[str, tuple[int, ...]] = {}
         self._standard: set[str] = set()
+        self._warn_of_strangers()
+
+    def _warn_of_strangers(self) -> None:
+        """A shared network that is in neither encoder nor decoder is trained by nobody here."""
+        own = {id(p) for part in (self.encoder, self.decoder) for p in part.parameters()}
+        for name in self.objective:
+            term = self.objective[name]
+            critic = getattr(term, "critic", None)
+            if not (term.reward_only and isinstance(critic, nn.Module)):
+                continue
+            if any(id(p) not in own for p in critic.parameters()):
+                warnings.warn(
+                    f"VAE: the critic that {name!r} shares is part of neither encoder nor "
+                    "decoder, so that main_parameters() and state_dict() do not hold it: make it "
+                    "part of one of them, give it to an optimizer and a checkpoint yourself, or "
+                    "leave shared=False",
+                    UserWarning,
+                    stacklevel=3,
+                )
+
+    @property
+    def observed(self) -> frozenset[str] | None:
+        """Names of the observed variables that encoder and decoder can ask for, codes among them;
+        None where one of them takes any.
+
+        Example:
+            >>> import vaereg
+            >>> VAE(nn.Linear(2, 4), nn.Linear(2, 2), vaereg.Objective(kl=vaereg.KL("z"))).observed
+            frozenset()
+        """
+        if self._encoder_asks.takes_all or self._decoder_asks.takes_all:
+            return None
+        return frozenset({*self._encoder_asks.names[1:], *self._decoder_asks.names[1:]})
 
     def main_parameters(self) -> list[nn.Parameter]:
         """Parameters for the main optimizer: encoder, decoder, learned priors; no critic.
@@ -189,6 +225,8 @@ class VAE(nn.Module):
                 )
             return self.decoder(**given)
         tensors = list(values.values())
+        if len({value.ndim for value in tensors}) > 1:
+            tensors = [value.flatten(1) for value in tensors]  # (B, G, K) beside (B, D)
         joint = tensors[0] if len(tensors) == 1 else torch.cat(tensors, 1)
         given = asks.pick(observed)
         missing = asks.required - set(given) - set(asks.names[:1])
@@ -254,6 +292,10 @@ class VAE(nn.Module):
                 values[name] = torch.randn(n, *shapes[name], device=like.device, dtype=like.dtype)
         return self._mean(self._decode(values, observed))
 
+    def _explain(self, batch: Mapping[str, Code | Tensor]) -> None:
+        self._validate_data(cast(Tensor, batch["x"]))
+        self.objective.validate(batch)
+
     def _nll(self, output: Tensor, x: Tensor) -> Tensor:
         if self.likelihood == "bernoulli":
             return bernoulli_nll(output, x)
@@ -267,12 +309,25 @@ class VAE(nn.Module):
             )
         return nll.mean() if nll.ndim else nll
 
+    def _validate_data(self, x: Tensor) -> None:
+        if not x.is_floating_point():
+            return
+        low, high = float(x.min()), float(x.max())
+        if not math.isfinite(low + high):
+            raise ValueError("VAE: expected finite values in x, got nan or inf")
+        if self.likelihood == "bernoulli" and not 0.0 <= low <= high <= 1.0:
+            raise ValueError(
+                "VAE: expected x in [0, 1] for the Bernoulli likelihood, got values from "
+                f"{low:g} to {high:g}"
+            )
+
     def _validate_first(self, batch: Mapping[str, Code | Tensor]) -> None:
         """Validate once: the first training batch, unless a batch of an evaluation passed before.
 
         In evaluation a lone row or a single class is no mistake, so nothing is raised there.
         """
         try:
+            self._validate_data(cast(Tensor, batch["x"]))
             self.objective.validate(batch)
             self._validated = True
         except ValueError:
@@ -321,7 +376,7 @@ class VAE(nn.Module):
         nll = self._nll(output, x)
         report = self.objective(batch, step=step, other=other)
         if not torch.compiler.is_compiling():
-            report = replace(report, on_nonfinite=lambda: self.objective.validate(batch))
+            report = replace(report, on_nonfinite=lambda: self._explain(batch))
         return VAEOutput(nll + report.total, nll, report, codes, x_hat, batch)
 
 

@@ -357,3 +357,29 @@ def test_a_reading_of_the_unreadable_is_capped_and_said_so():
         found = estimate_mi(a, b, runs=1, epochs=20)
     low, high = found.interval
     assert found.ceiling < low <= found.mean <= high <= 2 * math.log(200)
+
+
+def test_codes_in_a_mapping_keep_their_posteriors():
+    """One mapping of all rows is audited as the same rows in batches are."""
+    torch.manual_seed(0)
+    x = torch.randn(400, 3)
+    codes = {
+        "z": vaereg.gaussian((x, torch.full_like(x, -2.0))),
+        "c": vaereg.categorical(x, temperature=1.0),
+        "d": vaereg.categorical(torch.randn(400, 2, 3), temperature=1.0),
+        "x": x,
+    }
+    widths = {"z": 6, "z[:2]": 4, "c": 3, "d[:1]": 3}
+    terms = {
+        f"t{k}": vaereg.VariationalMI(code, "x", critic=vaereg.critics.mlp(3, width))
+        for k, (code, width) in enumerate(widths.items())
+    }
+    joint = vaereg.VariationalMI(("z[:2]", "c"), "x", critic=vaereg.critics.mlp(3, 7))
+    objective = vaereg.Objective(**terms, joint=joint)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InformationWarning)
+        one = audit(objective, codes, runs=1, batch_size=400)
+        many = audit(objective, [codes], runs=1)
+    for name in objective:
+        assert one[name].displayed == pytest.approx(many[name].displayed, abs=1e-4)
+        assert one[name].estimate.mean == many[name].estimate.mean

@@ -626,3 +626,79 @@ def test_shapes_and_ranges():
     for ends in ((1.0, 1.0), (-90.0, 0.0), (0.0, 90.0)):
         with pytest.raises(ValueError, match=r"logvar_range of low < high in \[-80, 80\]"):
             vaereg.VariationalMI("z", given="x", critic=nn.Linear(2, 2), logvar_range=ends)
+
+
+# ---- what is no distribution of the code, and what is given twice
+
+
+def test_a_deterministic_codes_prior_is_not_what_it_was_drawn_from():
+    """Its entropy for H(v) would show 2.3 nats of a code that depends on nothing."""
+    g, z = torch.randn(1000, 1), 0.1 * torch.randn(1000, 1)
+    critic = Formula(lambda g: torch.cat([0 * g, 0 * g + 2 * math.log(0.1)], 1))
+    prior = Normal(torch.zeros(1), 1.0)
+    code = vaereg.deterministic(z, prior=prior)
+    for batch in ({"z": code, "g": g}, {"z": code.detach(), "g": g}):
+        with pytest.raises(TypeError, match="a draw of a prior, got a deterministic one"):
+            vaereg.VariationalMI("z", "g", critic=critic)(batch)
+        term = vaereg.VariationalMI("z", "g", critic=critic, entropy="none")
+        assert term(batch).isfinite()
+    drawn = vaereg.Code(z / 0.1, None, prior)
+    assert vaereg.VariationalMI("z", "g", critic=critic)({"z": drawn, "g": g}).isfinite()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [("c", "c"), ("z[:2]", "z[1:3]"), ("z", "z[0]"), ("z[0,3]", "z[3]"), ("z[-1]", "z[-1]")],
+)
+def test_parts_that_overlap_are_refused(code):
+    with pytest.raises(ValueError, match="parts of the code that do not overlap, got"):
+        vaereg.VariationalMI(code, "x", critic=nn.Linear(3, 2))
+
+
+def test_parts_that_do_not_overlap_are_not():
+    z = vaereg.gaussian((torch.zeros(4, 6), torch.zeros(4, 6)))
+    term = vaereg.VariationalMI(("z[:2]", "z[4:6]"), "x", critic=nn.Linear(3, 8))
+    assert term({"z": z, "x": torch.randn(4, 3)}).isfinite()
+
+
+@pytest.mark.parametrize("share", [[math.nan, 1.0], [1.5, -0.5], [[0.5, 0.5]], 1.0])
+def test_probabilities_that_are_none(share):
+    with pytest.raises(ValueError, match="expected probabilities"):
+        vaereg.VariationalMI("y", "x", critic=nn.Linear(3, 2), probabilities=torch.tensor(share))
+
+
+def test_a_shared_network_keeps_its_buffers_where_it_is_only_read():
+    """At weight 0 a term is reported and contributes nothing, also not to running averages."""
+    head = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    term = vaereg.VariationalMI("y", "x", critic=head, shared=True)
+    batch = {"y": vaereg.labels(torch.arange(8) % 2, 2), "x": torch.randn(8, 3)}
+    before = {name: b.clone() for name, b in head.named_buffers()}
+    vaereg.Objective(mi=(0.0, term))(batch)
+    assert all(torch.equal(b, before[name]) for name, b in head.named_buffers())
+    vaereg.Objective(mi=(-1.0, term))(batch)
+    assert not torch.equal(head[1].running_mean, before["1.running_mean"])
+
+
+def test_diagnostics_without_entropy_need_none():
+    c = vaereg.categorical(torch.randn(4, 8, 10), temperature=1.0)
+    term = vaereg.VariationalMI("c", "x", critic=nn.Linear(3, 80), entropy="none")
+    assert "entropy" not in term.diagnostics({"c": c, "x": torch.randn(4, 3)})
+
+
+def test_by_default_the_entropy_is_in_the_gradient():
+    """At the collapsed code of one class for all the reward still pulls towards more classes."""
+    logits = torch.tensor([[2.0, 0.0]] * 16, requires_grad=True)
+    critic = Formula(lambda x: torch.tensor([[2.0, 0.0]] * 16))
+    batch = {
+        "c": vaereg.categorical(logits, 1.0, value=logits.softmax(1)),
+        "x": torch.zeros(16, 1),
+    }
+    grads = {}
+    for entropy in ("trained", "detached"):
+        term = vaereg.VariationalMI("c", "x", critic=critic, entropy=entropy)
+        (grads[entropy],) = torch.autograd.grad(term(batch), logits, retain_graph=True)
+    pi = logits[0].softmax(0).detach()
+    own = pi * (-pi.log() - (pi * -pi.log()).sum()) / 16  # the gradient of the entropy
+    assert torch.allclose(grads["trained"] - grads["detached"], own.expand(16, 2), atol=1e-7)
+    default = vaereg.VariationalMI("c", "x", critic=critic)
+    assert default.entropy == "trained"

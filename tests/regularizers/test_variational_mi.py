@@ -209,7 +209,9 @@ def test_refused():
             term({**batch, "y": code})
     with pytest.raises(ValueError, match="entropy to be detached, trained or none, got 'free'"):
         vaereg.VariationalMI("y", given="x", critic=nn.Linear(2, 3), entropy="free")
-    with pytest.raises(ValueError, match="probabilities that sum to 1"):
+    with pytest.raises(
+        ValueError, match="probabilities \\(C,\\) that are not negative and sum to 1"
+    ):
         vaereg.VariationalMI("y", given="x", critic=nn.Linear(2, 3), probabilities=torch.ones(3))
     term = vaereg.VariationalMI("y", given="x", critic=nn.Linear(2, 4))
     with pytest.raises(ValueError, match=r"'y' of the shape of the critic's logits, \(4, 4\)"):

@@ -37,5 +37,7 @@ from vaereg.metrics.disentanglement import wasserstein_correlation as wasserstei
 from vaereg.metrics.information import InformationWarning as InformationWarning
 from vaereg.metrics.information import MIEstimate as MIEstimate
 from vaereg.metrics.information import estimate_mi as estimate_mi
+from vaereg.metrics.reporting import ReportPage as ReportPage
+from vaereg.metrics.reporting import report as report
 from vaereg.metrics.samples import SwapAccuracy as SwapAccuracy
 from vaereg.metrics.samples import swap_accuracy as swap_accuracy

@@ -21,8 +21,9 @@ class MIBracket:
     r"""The information of a code on the data between its bounds, on held-out rows.
 
     Attributes:
-        lower: Barber-Agakov bound of a fresh model of :math:`q(v \mid x)`; 0 where early stopping
-            did not tell it from a model that says the same of every row.
+        lower: Barber-Agakov bound of a fresh model of :math:`q(v \mid x)`, or 0 where that is
+            more; 0 with an error of 0 where early stopping did not tell it from a model that says
+            the same of every row.
         lower_error: Its standard error over rows, as of the other values.
         upper: The KL rate :math:`E\, \mathrm{KL}(q(v \mid x) \,\|\, p(v))`.
         upper_error: Its standard error.
@@ -89,8 +90,10 @@ class MIBracket:
         exact = text(self.exact, self.exact_error)
         if self.ceiling is not None and self.exact > _NEAR * self.ceiling:
             exact += f" of at most {self.ceiling:.3f} that so many rows show"
+        nothing = self.lower == self.lower_error == 0.0
+        least = "0 (nothing read)" if nothing else text(self.lower, self.lower_error)
         said = (
-            f"{text(self.lower, self.lower_error)} <= I({self.code}; x) = {exact} <= "
+            f"{least} <= I({self.code}; x) = {exact} <= "
             f"{text(self.upper, self.upper_error)} {self.unit}"
         )
         if self.decoded is not None and self.decoded_error is not None:
@@ -131,10 +134,10 @@ def bracket(
         read = told + noise + exact
     elif told is not None:
         read = told - aggregated(every, [latent.value[held] for latent in latents])
-    decoded, decoded_error = _mean(read) if decodes else (None, None)
+    decoded, decoded_error = _bound(read) if decodes else (None, None)
     discrete = all(each.discrete for each in q)
     return MIBracket(
-        *_mean(lower), *_mean(upper), *_mean(exact), decoded, decoded_error,
+        *_bound(lower), *_mean(upper), *_mean(exact), decoded, decoded_error,
         entropy=_mean(noise + exact)[0] if discrete else None,
         ceiling=math.log(len(every[0].first)) if pi is None else None,
         rows=len(held), code=code,
@@ -157,13 +160,26 @@ def _gain(q: Sequence[Family], mixture: Sequence[Family], draws: int) -> Tensor:
 
 
 def _marginal_rate(latent: Latent, held: Tensor, draws: int) -> Tensor:
-    """KL of each row from the mean of the rows' priors."""
+    """KL of each row from the mean of the other rows' priors, those that are not held out.
+
+    With its own prior in the mean no row could be further from it than the log of their number,
+    and a bound above would be none.
+    """
     assert latent.p is not None
     q = latent.q.rows(held)
+    others = torch.ones(len(latent.q.first), dtype=torch.bool, device=latent.q.first.device)
+    others[held] = False
+    p = latent.p.rows(others)
     if not q.discrete:
-        return _gain([q], [latent.p], draws)
-    mean = latent.p.first.double().exp().mean(0).log()
+        return _gain([q], [p], draws)
+    mean = p.first.double().exp().mean(0).log()
     return q.kl(Family(True, mean, mean))
+
+
+def _bound(rows: Tensor) -> tuple[float, float]:
+    """Mean and error of a lower bound; below 0 it says no more than 0 does."""
+    mean, error = _mean(rows)
+    return max(0.0, mean), error
 
 
 def _mean(rows: Tensor) -> tuple[float, float]:

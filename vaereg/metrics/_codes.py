@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from vaereg.functional.families import map_parameters
 
 __all__ = ["Codes", "read_batches", "read_rows", "roles"]
 
@@ -34,19 +37,19 @@ def read_batches(codes: Codes, batch_size: int, seed: int) -> list[Mapping[str, 
         return batches
     if not codes:
         raise ValueError("codes: expected named rows, got an empty mapping")
-    tensors = _tensors(cast("Mapping[str, Any]", codes))
-    if not tensors:
+    entries = _entries(cast("Mapping[str, Any]", codes))
+    if not entries:
         raise TypeError("codes: expected tensors or codes by name, got none")
-    sizes = {name: tuple(v.shape[:1]) for name, v in tensors.items()}
+    sizes = {name: tuple(_value(v).shape[:1]) for name, v in entries.items()}
     if len(set(sizes.values())) > 1 or () in sizes.values():
         raise ValueError(f"codes: expected as many rows in each variable, got {sizes}")
-    count = len(next(iter(tensors.values())))
+    count = len(_value(next(iter(entries.values()))))
     # Rows of a data set are often sorted, and a batch must look like one of training.
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     parts: list[Tensor] = list(torch.split(order, batch_size))
     if len(parts) > 1 and len(parts[-1]) == 1:  # a lone row has no product pair
         parts[-2:] = [torch.cat(parts[-2:])]
-    return [{n: v[p.to(v.device)] for n, v in tensors.items()} for p in parts]
+    return [{name: _rows(entry, part) for name, entry in entries.items()} for part in parts]
 
 
 def read_rows(
@@ -55,7 +58,7 @@ def read_rows(
     """All rows of two variables, flattened, in the order in which they were given."""
     given: Sequence[Mapping[str, Any]] = batches
     if isinstance(codes, Mapping):
-        given = [_tensors(cast("Mapping[str, Any]", codes))]
+        given = [_entries(cast("Mapping[str, Any]", codes))]
     with torch.no_grad():
         a, b = (
             torch.cat([v.values(batch).flatten(1).cpu() for batch in given]) for v in variables[:2]
@@ -63,12 +66,36 @@ def read_rows(
     return a, b
 
 
-def _tensors(codes: Mapping[str, Any]) -> dict[str, Tensor]:
-    values: dict[str, Any] = {n: getattr(entry, "value", entry) for n, entry in codes.items()}
+def _entries(codes: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors, and codes with their posteriors and priors; arrays as tensors."""
+    values: dict[str, Any] = dict(codes)
     for name, value in values.items():
         if isinstance(value, np.ndarray):
             values[name] = torch.from_numpy(value)
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in values.items() if isinstance(_value(value), Tensor)}
+
+
+def _value(entry: Any) -> Any:
+    return getattr(entry, "value", entry)
+
+
+def _rows(entry: Any, rows: Tensor) -> Any:
+    """Some rows of a tensor, or of a code with its posterior and prior."""
+    if isinstance(entry, Tensor):
+        return entry[rows.to(entry.device)]
+    count = len(entry.value)
+
+    def cut(parameter: Tensor) -> Tensor:
+        # A prior that all rows share may have no rows of its own.
+        own = parameter.ndim > 0 and len(parameter) == count
+        return parameter[rows.to(parameter.device)] if own else parameter
+
+    parts = {
+        name: known if (known := getattr(entry, name, None)) is None or not known.batch_shape
+        else map_parameters(known, cut)
+        for name in ("q", "p")
+    }  # fmt: skip
+    return replace(entry, value=entry.value[rows.to(entry.value.device)], **parts)
 
 
 def _label(x: Tensor) -> Tensor | None:

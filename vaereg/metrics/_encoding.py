@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vaereg.metrics._posteriors import draw, family
 from vaereg.metrics._spec import Part
 
-__all__ = ["Batches", "device_of", "encode", "given"]
+__all__ = ["Batches", "check_observed", "device_of", "encode", "evaluating", "given"]
 
 Batches: TypeAlias = tuple[list[Mapping[str, Any]], list[dict[str, Tensor]]]
 
@@ -31,7 +31,8 @@ def device_of(source: Any, x: Tensor) -> torch.device:
 
 
 @contextmanager
-def _evaluating(model: object) -> Generator[None, None, None]:
+def evaluating(model: object) -> Generator[None, None, None]:
+    """A module in evaluation mode, and all its modules' modes as they were after it."""
     modes = {m: m.training for m in model.modules()} if isinstance(model, nn.Module) else {}
     try:
         if isinstance(model, nn.Module):
@@ -40,6 +41,26 @@ def _evaluating(model: object) -> Generator[None, None, None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def check_observed(model: Any, observed: Mapping[str, Any], rows: int) -> None:
+    """Whether observed variables have as many rows as the data and are asked for by anything.
+
+    Raises:
+        ValueError: If one has not.
+        TypeError: If one is asked for by nothing: most likely the name of an option, misspelt.
+    """
+    for name, value in observed.items():
+        if isinstance(value, Tensor) and value.ndim and len(value) != rows:
+            raise ValueError(f"{name}: expected as many rows as x, {rows}, got {len(value)}")
+    known = getattr(model, "observed", None)
+    if isinstance(known, frozenset):
+        strange = sorted(set(observed) - cast("frozenset[str]", known) - {"step"})
+        if strange:
+            raise TypeError(
+                f"{strange[0]}: expected an option, or a variable that encoder or decoder ask for "
+                f"by name, {sorted(cast('frozenset[str]', known))}, got neither"
+            )
 
 
 def encode(
@@ -54,14 +75,12 @@ def encode(
         observed: Further inputs by name.
         size: Rows of a batch.
     """
-    for name, value in observed.items():
-        if isinstance(value, Tensor) and value.ndim and len(value) != len(x):
-            raise ValueError(f"{name}: expected as many rows as x, {len(x)}, got {len(value)}")
+    check_observed(model, observed, len(x))
     where = device_of(model, x)
     kept: list[Mapping[str, Any]] = []
     drawn: list[dict[str, Tensor]] = []
     decoded: list[Tensor] = []
-    with _evaluating(model):
+    with evaluating(model):
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
             inputs = {
@@ -74,6 +93,12 @@ def encode(
                     f"source: expected encode to return codes by name, got {type(codes).__name__}"
                 )
             named = cast("Mapping[str, Any]", codes)
+            absent = sorted(names - set(named))
+            if absent:
+                raise ValueError(
+                    f"code: expected a name among the model's codes, {sorted(named)}, got "
+                    f"{absent[0]!r}"
+                )
             values = {name: draw(code) for name, code in named.items()}
             kept.append({name: code for name, code in named.items() if name in names})
             drawn.append({name: value for name, value in values.items() if name in names})
@@ -86,6 +111,8 @@ def _decoded(output: object, rows: int) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != rows:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(f"decoded: expected a tensor of shape ({rows}, *event), got {got}")
+    if not bool(torch.isfinite(output).all()):
+        raise ValueError("decoded: expected finite values, got nan or inf")
     return output.detach()
 
 

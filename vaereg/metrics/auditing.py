@@ -22,7 +22,7 @@ from vaereg.metrics._codes import Codes, read_batches, read_rows, roles
 from vaereg.metrics._estimate import InformationWarning
 from vaereg.metrics.information import estimate_mi
 
-__all__ = ["Audit", "AuditHook", "TermAudit", "audit"]
+__all__ = ["Audit", "AuditHook", "TermAudit", "audit", "informative"]
 
 
 class _Term(Protocol):
@@ -249,9 +249,14 @@ def _measuring(term: Any) -> _Term | None:
     return None
 
 
+def informative(objective: _Objective) -> list[str]:
+    """Names of the terms that measure information, which are those that can be audited."""
+    return [str(name) for name in objective if _measuring(objective[name]) is not None]
+
+
 def _names(objective: _Objective, only: str | Iterable[str] | None) -> list[str]:
     known = [str(name) for name in objective]
-    fit = [n for n in known if _measuring(objective[n]) is not None]
+    fit = informative(objective)
     if only is None:
         if not fit:
             raise ValueError(

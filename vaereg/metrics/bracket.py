@@ -18,7 +18,7 @@ from vaereg.metrics._spec import Part, parse
 
 __all__ = ["MIBracket", "mi_bracket"]
 
-_MINIMUM = 50
+_MINIMUM = 54  # 8 rows in the smallest part of the default split
 
 
 def mi_bracket(
@@ -74,7 +74,7 @@ def mi_bracket(
             by name and, for :math:`I(v; x')`, ``decode(values, **observed)``. A module is read in
             evaluation mode, which is restored. Or the codes of all rows by name, or one
             :class:`vaereg.Code`.
-        x: The data, ``(N, *event)``, at least 50 rows. Rows that the model was trained on give
+        x: The data, ``(N, *event)``, at least 54 rows. Rows that the model was trained on give
             its information on those; held-out ones that on new data.
         code: A name, a part ``"z[:2]"``, or a joint ``("z", "c")`` of factorised Gaussian and
             categorical codes.
@@ -100,7 +100,9 @@ def mi_bracket(
 
     Returns:
         An :class:`MIBracket`, in nats. With a prior that differs between rows, :math:`p(v \mid
-        y)`, the upper bound is taken from the mean of the priors.
+        y)`, the upper bound is taken from the mean of the priors of the rows that are not
+        held out: a bound whatever their number, but a loose one where priors are narrow and rows
+        few.
 
     Raises:
         TypeError: If the source is of no accepted kind, a code has no posterior or prior, or they

@@ -1,0 +1,179 @@
+"""The command: a page of any trained VAE that a function of the user's returns."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from vaereg.metrics.reporting import report
+from vaereg.metrics.reporting._gather import reason
+
+__all__ = ["main"]
+
+_EPILOG = """\
+SOURCE is FILE.py:FUNCTION or package.module:FUNCTION. The function takes no arguments and returns
+the trained model; or (model, x); or a mapping with "model" and any arguments of
+vaereg.metrics.report: "x", "factors", "factor_names", "image_shape", and observed variables by
+name. What it does not return is read from --data.
+
+  def trained():
+      vae = vaereg.VAE(Encoder(), Decoder(), objective)
+      vae.load_state_dict(torch.load("vae.pt"))
+      return vae
+
+  vaereg-report model.py:trained --data test.npz --output vae.html
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options."""
+    p = argparse.ArgumentParser(
+        prog="vaereg-report",
+        description="Write one self-contained HTML page of a trained VAE: reconstructions, "
+        "traversals, what its codes hold and know, warnings, scores where factors are known.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("source", metavar="SOURCE", help="where the model comes from; see below")
+    p.add_argument(
+        "--data", type=Path, metavar="NPZ",
+        help="arrays x (or images; uint8 is divided by 255), and perhaps factors (N, K) and "
+        "factor_names; other arrays are observed variables by their names",
+    )  # fmt: skip
+    p.add_argument(
+        "--output", "-o", type=Path, default=Path("report.html"), help="default: %(default)s"
+    )
+    p.add_argument("--title", help="default: SOURCE")
+    p.add_argument(
+        "--image-shape", type=int, nargs="+", metavar="N", help="H W or C H W, for flat rows"
+    )
+    p.add_argument("--rows", type=int, help="rows read (default 10000)")
+    p.add_argument(
+        "--fitted", type=int,
+        help="rows that critics and predictors are fitted and read on (default 4000)",
+    )  # fmt: skip
+    p.add_argument("--seed", type=int, help="default: 0")
+    p.add_argument("--quick", action="store_true", help="no critics: no brackets and no audit")
+    p.add_argument("--quiet", action="store_true", help="no progress")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page; the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        given = _model(options.source)
+        if options.data is not None:
+            given = {**_arrays(options.data), **given}
+        if "x" not in given:
+            raise ValueError("x: expected data from SOURCE or --data, got none")
+        for name in ("title", "image_shape", "rows", "fitted", "seed"):
+            if getattr(options, name) is not None:
+                given[name] = getattr(options, name)
+        given.setdefault("title", options.source)
+        given.setdefault("progress", not options.quiet)
+        if options.quick:
+            given |= {"bracket": False, "audit": False}
+        model, x = given.pop("model"), _tensor(given.pop("x"), bytes_to=255.0)
+        page = report(model, x, **given)
+        path = page.save(options.output)
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        print(f"vaereg-report: {reason(error)}", file=sys.stderr)
+        return 2
+    for notice in page.notices:
+        print(f"{notice.level}: {notice.head}")
+    for what, why in page.skipped:
+        print(f"not measured: {what}: {why}")
+    print(path)
+    return 0
+
+
+def _model(source: str) -> dict[str, Any]:
+    place, _, name = source.rpartition(":")
+    if not place or not name:
+        raise ValueError(f"SOURCE: expected FILE.py:FUNCTION or module:FUNCTION, got {source!r}")
+    make = getattr(_module(place), name, None)
+    if not callable(make):
+        raise ValueError(f"SOURCE: expected a function {name!r} in {place}, got {make!r}")
+    found: Any = make()
+    if isinstance(found, Mapping):
+        given = dict(cast("Mapping[str, Any]", found))
+        if "model" not in given:
+            raise ValueError(f'SOURCE: expected a mapping with "model", got {sorted(given)}')
+        arrays = {name: _tensor(v) for name, v in given.items() if _is_observed(name, v)}
+        return {**given, **arrays}
+    if isinstance(found, tuple):
+        pair = cast("tuple[Any, ...]", found)
+        if len(pair) != 2:
+            raise ValueError(f"SOURCE: expected (model, x), got a tuple of {len(pair)}")
+        return {"model": pair[0], "x": pair[1]}
+    return {"model": found}
+
+
+def _is_observed(name: str, value: Any) -> bool:
+    """Arrays are cut to rows as tensors are, but for what is no variable of the model's."""
+    return isinstance(value, np.ndarray) and name not in (
+        "x",
+        "factors",
+        "factor_names",
+        "image_shape",
+    )
+
+
+def _module(place: str) -> Any:
+    path = Path(place)
+    if path.suffix != ".py":
+        sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(place)
+    if not path.is_file():
+        raise ValueError(f"SOURCE: expected a Python file, got {place!r}, which is none")
+    # Its neighbours are importable, as where it is run as a script.
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {str(name): file[name] for name in file.files}
+    except (AttributeError, EOFError, TypeError, ValueError, BadZipFile) as error:
+        raise ValueError(
+            f"--data: expected an npz file of arrays of numbers or texts, got {path} ({error})"
+        ) from error
+    if "x" not in arrays and "images" in arrays:
+        arrays["x"] = arrays.pop("images")
+    found: dict[str, Any] = {}
+    for name, array in arrays.items():
+        if name == "factors":
+            found[name] = array
+        elif name == "factor_names":
+            found[name] = [str(entry) for entry in array]
+        elif name in ("x", "images"):
+            found[name] = _tensor(array, bytes_to=255.0)
+        else:
+            found[name] = _tensor(array)
+    return found
+
+
+def _tensor(value: Any, *, bytes_to: float = 1.0) -> torch.Tensor:
+    """Data as a tensor; bytes over ``bytes_to``, where it is not 1."""
+    tensor = torch.as_tensor(value)
+    if tensor.dtype == torch.uint8 and bytes_to != 1.0:
+        return tensor.float() / bytes_to
+    if tensor.dtype == torch.bool or tensor.dtype == torch.float64:
+        return tensor.float()
+    return tensor
