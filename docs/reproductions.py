@@ -20,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reproductions.md"
 MMVAE = ROOT / "examples" / "mmvae" / "results"
+DISENTANGLED = ROOT / "examples" / "disentangled" / "results"
 VMI = ROOT / "examples" / "vmi" / "results"
 BENCHMARKS = ROOT / "benchmarks" / "results"
 
@@ -51,6 +52,14 @@ PAPER_VMI: dict[tuple[str, bool], tuple[str, str]] = {
     ("mnist", False): ("21%", "—"),
     ("mnist", True): ("82%", "2.27"),
     ("fashion", True): ("51.24% (InfoVAEGAN)", "—"),
+}
+# Best setting of each method in the comparison of 2020: beta-VAE score, FactorVAE score, MIG.
+PAPER_DSPRITES: dict[str, tuple[str, str, str]] = {
+    "beta": ("0.867 ± 0.079", "0.737 ± 0.031", "0.270 ± 0.013"),
+    "factor": ("0.894 ± 0.033", "0.758 ± 0.054", "0.297 ± 0.061"),
+    "tc": ("0.884 ± 0.049", "0.736 ± 0.028", "0.285 ± 0.060"),
+    "dip1": ("0.612 ± 0.041", "0.479 ± 0.038", "0.039 ± 0.011"),
+    "dip2": ("0.612 ± 0.041", "0.479 ± 0.038", "0.039 ± 0.011"),
 }
 VMI_FILES = ("mnist", "mnist_without", "fashion", "digits")
 MODELS = {"r-cvae": "r-CVAE", "csvae": "CSVAE", "mmvae": "MMVAE"}
@@ -300,6 +309,62 @@ def _vmi() -> str:
     return "\n\n".join([*([vmi_section(scored)] if scored else []), *absent])
 
 
+def disentangled_section(path: Path) -> str:
+    """Scores of each objective, and what is gained over beta-VAEs of the same error."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    header = [
+        "objective",
+        "seeds",
+        "beta-VAE score, published",
+        "ours",
+        "FactorVAE score, published",
+    ]
+    header += ["ours", "MIG, published", "ours", "MIG of q(z given x)", "DCI", "-log p(x given z)"]
+    header += ["I(x; z)", "TC"]
+
+    def cell(entry: dict[str, float], digits: int = 3) -> str:
+        spread = f" ± {entry['std']:.{digits}f}" if "std" in entry else ""
+        return f"{entry['mean']:.{digits}f}{spread}"
+
+    rows: list[list[str]] = []
+    for objective, found in content["summary"].items():
+        plain = "+" not in objective and "," not in objective
+        paper = PAPER_DSPRITES.get(objective.split(":")[0], ("—",) * 3) if plain else ("—",) * 3
+        row = [f"`{objective}`", str(found["mig"]["seeds"])]
+        for published, name in zip(paper, ("beta_vae", "factor_vae", "mig"), strict=True):
+            row += [published, cell(found[name])]
+        row += [cell(found["mig_sampled"]), cell(found["dci"]), cell(found["nll"], 1)]
+        rows.append([*row, cell(found["mi"], 2), cell(found["tc"])])
+    text = table(header, rows)
+    gains = content.get("equal_reconstruction", {})
+    names = ("mig", "factor_vae", "dci", "tc")
+    lines = [
+        [f"`{objective}`", f"{entry['seeds']} of {entry['seeds'] + entry['outside']}"]
+        + [
+            f"{cell(entry[n])} (above in {entry[n]['above']})" if n in entry else "—"
+            for n in names
+        ]
+        for objective, entry in gains.items()
+    ]
+    if lines:
+        text += (
+            "\n\nLess the beta-VAE of the same error and seed, interpolated between weights:\n\n"
+        )
+        text += table(
+            ["objective", "seeds compared", "MIG", "FactorVAE score", "DCI", "TC"], lines
+        )
+    runs = content["runs"]
+    return text + (
+        f"\n\n- {content['data']}, {content['pictures']} pictures; {_setting(runs, 'steps')} "
+        f"steps of {_setting(runs, 'batch')}, rate {_setting(runs, 'lr')}, critic "
+        f"{_setting(runs, 'critic_depth')} x {_setting(runs, 'critic_width')}, precision "
+        f"{_setting(runs, 'precision')}; measured on {runs[0]['rows']} pictures, boosting rounds "
+        f"{content['measured']['trees']}. Device: {content['device']}; torch {content['torch']}; "
+        f"commit `{content['commit'][:12]}`. Command: `python examples/disentangled_dsprites.py "
+        f"{_public(' ' + content['command']).strip()}`"
+    )
+
+
 def accuracy_section(path: Path) -> str:
     """Estimates beside the known truth; the bar is the error that was asked for beforehand."""
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -360,6 +425,8 @@ def sections() -> dict[str, str]:
     parts: dict[str, str] = {
         "mmvae": "\n\n".join(map(mmvae_section, files)) or _missing("examples/mmvae/results"),
         "vmi": _vmi(),
+        "disentangled": "\n\n".join(map(disentangled_section, sorted(DISENTANGLED.glob("*.json"))))
+        or _missing("examples/disentangled/results"),
     }
     tables = {"mi_accuracy.json": accuracy_section, "critic_cost.csv": cost_section}
     for name, section in tables.items():

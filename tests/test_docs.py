@@ -116,13 +116,15 @@ def reproductions(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "PAGE", tmp_path / "reproductions.md")
     monkeypatch.setattr(module, "MMVAE", tmp_path / "mmvae")
     monkeypatch.setattr(module, "VMI", tmp_path / "vmi")
+    monkeypatch.setattr(module, "DISENTANGLED", tmp_path / "disentangled")
     monkeypatch.setattr(module, "BENCHMARKS", tmp_path / "benchmarks")
     (tmp_path / "mmvae").mkdir()
     (tmp_path / "vmi").mkdir()
+    (tmp_path / "disentangled").mkdir()
     (tmp_path / "benchmarks").mkdir()
     marks = (
         f"<!-- begin generated: {n} -->\n<!-- end generated: {n} -->"
-        for n in ("mmvae", "vmi", "mi_accuracy", "critic_cost")
+        for n in ("mmvae", "vmi", "disentangled", "mi_accuracy", "critic_cost")
     )
     module.PAGE.write_text("# Page\n\n" + "\n\n".join(marks) + "\n", encoding="utf-8")
     return module
@@ -165,8 +167,31 @@ def test_page_is_not_stale():
 
 def test_absent_results_are_said_to_be_absent(reproductions):
     assert reproductions.main([]) == 0
-    assert reproductions.PAGE.read_text(encoding="utf-8").count("No results stored yet") == 3 + 4
+    assert reproductions.PAGE.read_text(encoding="utf-8").count("No results stored yet") == 4 + 4
     assert reproductions.main(["--check"]) == 0
+
+
+def test_disentangled_beside_the_source(reproductions):
+    one = {"mean": 0.5, "std": 0.125, "seeds": 3}
+    names = ("beta_vae", "factor_vae", "mig", "mig_sampled", "dci", "nll", "mi", "tc")
+    gain = {"mean": 0.25, "std": 0.5, "above": 2}
+    run = {"steps": 10, "batch": 64, "lr": 0.001, "critic_depth": 3, "critic_width": 256,
+           "precision": "bfloat16"}  # fmt: skip
+    content = {
+        "commit": "0123456789abcdef", "torch": "2.13", "device": "cpu", "command": "--output /a/b",
+        "data": "re-render", "pictures": 737280, "measured": {"trees": 10},
+        "summary": {"tc:6": dict.fromkeys(names, one), "beta:4+dip2:1": dict.fromkeys(names, one)},
+        "equal_reconstruction": {"tc:6": {"seeds": 3, "outside": 1, "mig": gain}},
+        "runs": [{"settings": run, "rows": 100}],
+    }  # fmt: skip
+    path = reproductions.DISENTANGLED / "dsprites.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert reproductions.main([]) == 0
+    text = reproductions.PAGE.read_text(encoding="utf-8")
+    assert "| `tc:6` | 3 | 0.884 ± 0.049 | 0.500 ± 0.125 | 0.736 ± 0.028 |" in text
+    assert "| `beta:4+dip2:1` | 3 | — | 0.500 ± 0.125 | — |" in text
+    assert "| `tc:6` | 3 of 4 | 0.250 ± 0.500 (above in 2) | — | — | — |" in text
+    assert "commit `0123456789ab`" in text and "/a/b" not in text
 
 
 def test_paper_beside_ours(reproductions, capsys):

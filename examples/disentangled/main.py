@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.checkpoint import write_text
 from harness.command import run_command
+from harness.output import check_folder, check_results, keep_earlier, tell_if_nothing_to_resume
 
 from .options import parser
 from .report import as_json, pictures, results, table
@@ -21,18 +22,25 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     if options.draw or not options.no_figures:
         from . import figures  # without matplotlib fail now, not after the training
     if options.draw:
+        check_results([options.draw])
+        check_folder(options.output)
         figures.draw(options.draw, where)
         print(f"figures: {where}")
         return {}
     study = load_study(options)
     sizes = ", ".join(f"{n} {s}" for n, s in zip(study.data.names, study.data.sizes, strict=True))
     print(f"{study.data.source}: {len(study.data)} pictures; factors {sizes}", flush=True)
+    if options.resume:
+        folders = (options.output / run.folder for run in study.runs)
+        tell_if_nothing_to_resume(options.output, folders)
     path = options.output / "results.json"
     content: dict[str, Any] = {}
     failed: list[str] = []
     for rows, failed in rows_of(study):
         if rows:
-            content = results(study, rows, failed, command)
+            first, content = not content, results(study, rows, failed, command)
+            if first and not options.resume:
+                keep_earlier(path)
             write_arrays(path.with_suffix(".npz"), pictures(study, rows))
             write_text(path, as_json(content))
     if not content:

@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     names = "; ".join(f"{name} ({m.text}; {m.default:g})" for name, m in NAMES.items())
     p = argparse.ArgumentParser(
         prog="disentangled_dsprites.py",
+        allow_abbrev=False,
         description=(
             "Train VAEs with any objectives on pictures with known factors, several seeds each, "
             "measure how disentangled their codes are, and write tables and figures. Without "
@@ -92,7 +93,9 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--output", type=Path, default=Path("runs/disentangled"),
-        help="folder (default %(default)s)",
+        help="folder (default %(default)s); without --resume the results.json of an earlier run "
+        "there is kept as results.1.json, .2, ... (with its .npz); checkpoints and figures are "
+        "replaced",
     )  # fmt: skip
     run.add_argument(
         "--resume", action="store_true", help="go on from what there is in the output folder"
@@ -103,7 +106,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--keep-codes", action="store_true", help="keep the codes of all pictures that are encoded"
     )
-    run.add_argument("--quiet", action="store_true", help="no progress bars")
+    run.add_argument("--quiet", action="store_true", help="no progress bars or lines")
+    run.add_argument(
+        "--pages", action="store_true",
+        help="write a page about each model that is trained, pages/*.html (a minute or two each)",
+    )  # fmt: skip
     run.add_argument("--no-figures", action="store_true", help="tables and JSON only")
     run.add_argument(
         "--draw", type=Path, metavar="JSON",

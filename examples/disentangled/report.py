@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from harness.command import commit
 from vaereg.metrics.disentanglement import udr
 
+from .equal import COMPARED, against_beta
 from .evaluate import SCORES, UNSUPERVISED
 from .study import Row, Study
 
@@ -114,6 +115,7 @@ def results(
         "failed": list(failed),
         "summary": summary(runs),
         "rank_correlations": rank_correlations(runs),
+        "equal_reconstruction": against_beta(runs),
         "runs": runs,
     }
 
@@ -144,6 +146,25 @@ def _cell(entry: dict[str, float] | None) -> str:
     return f"{entry['mean']:.{digits}f}{spread}"
 
 
+def _against(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Lines on what is gained over beta-VAEs of the same error."""
+    lines: list[str] = []
+    for objective, entry in found.items():
+        if not entry["seeds"]:
+            continue
+        parts = [
+            f"{name} {entry[name]['mean']:+.3f}"
+            + (f" ± {entry[name]['std']:.3f}" if "std" in entry[name] else "")
+            for name in COMPARED
+            if name in entry
+        ]
+        lines.append(
+            f"{objective} less the beta-VAE of its negative log-likelihood ({entry['seeds']} "
+            f"seeds): {', '.join(parts)}"
+        )
+    return lines
+
+
 def table(content: dict[str, Any]) -> str:
     """The comparison as text: mean ± standard deviation over seeds."""
     lines = [["objective", *COLUMNS]]
@@ -160,4 +181,5 @@ def table(content: dict[str, Any]) -> str:
         f"{content['data']}, {first['settings']['steps']} steps, {first['rows']} pictures "
         "measured; nll, mi and tc in nats"
     )
+    text += _against(content.get("equal_reconstruction", {}))
     return "\n".join([*text, *(f"failed: {line}" for line in content["failed"])])

@@ -7,6 +7,7 @@ import itertools
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.archive import array_names, damaged, no_array, read_array
+from harness.command import errors_of
+from harness.logs import terminal
 
 from .data import Pictures, factors_of
 from .render import NAMES, ROW, SIDE, SIZES, pack, render
@@ -40,7 +45,9 @@ def _figures() -> Iterator[tuple[int, int, int]]:
 def _bar(steps: Any, text: str, total: int, show: bool) -> Any:
     from tqdm.auto import tqdm
 
-    return tqdm(steps, desc=text, total=total, disable=not show, dynamic_ncols=True)
+    return tqdm(
+        steps, desc=text, total=total, disable=not (show and terminal()), dynamic_ncols=True
+    )
 
 
 def rerender(cache: Path | None = None, *, progress: bool = False) -> Pictures:
@@ -109,6 +116,7 @@ def load(data: str, cache: Path | None = None, *, progress: bool = False) -> Pic
     return load_npz(Path(data), cache, progress=progress)
 
 
+@errors_of("--data")
 def load_npz(path: Path, cache: Path | None = None, *, progress: bool = False) -> Pictures:
     """Pictures and factors from an .npz file, without ever holding all pixels in memory.
 
@@ -125,24 +133,23 @@ def load_npz(path: Path, cache: Path | None = None, *, progress: bool = False) -
     """
     if not path.is_file():
         raise FileNotFoundError(f"--data: expected 'rerender' or an .npz file, got no {path}")
+    found = array_names(path)
+    official = "imgs" in found and "latents_classes" in found
+    wanted = ("imgs", "latents_classes") if official else ("images", "factors")
+    if not set(wanted) <= set(found):
+        raise ValueError(f"expected the arrays {wanted} in {path.name}, got {found}")
+    factors = read_array(path, wanted[1])
+    names = read_array(path, "factor_names") if "factor_names" in found else None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            official = "imgs" in file.files and "latents_classes" in file.files
-            wanted = ("imgs", "latents_classes") if official else ("images", "factors")
-            missing = [name for name in wanted if name not in file.files]
-            if missing:
-                raise ValueError(f"expected the arrays {wanted}, got {file.files}")
-            factors = file[wanted[1]]
-            names = file["factor_names"] if "factor_names" in file.files else None
         store = _stored(path, wanted[0], cache, progress)
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        raise ValueError(
-            f"--data: expected a whole .npz file, got {path.name}: {error}"
-        ) from error
+    except KeyError as error:  # a member of this name that is no .npy
+        raise no_array(path, wanted[0]) from error
+    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise damaged(path) from error
     if factors.ndim == 1:
         factors = factors[:, None]
     if factors.dtype.kind not in "iu":
-        raise ValueError(f"factors: expected integers, got {factors.dtype} in {path.name}")
+        raise ValueError(f"expected integers as factors, got {factors.dtype} in {path.name}")
     columns = [np.unique(column, return_inverse=True)[1] for column in factors.T]
     known = NAMES if official else tuple(f"factor {k}" for k in range(len(columns)))
     labels = known if names is None else tuple(map(str, names.ravel()))
@@ -157,6 +164,8 @@ def _stored(path: Path, name: str, cache: Path | None, progress: bool) -> NDArra
     kept = (cache_folder() if cache is None else cache) / f"packed-{key.hexdigest()[:16]}.npy"
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
         shape, dtype = _header(stream)
+        if dtype.hasobject:
+            raise no_array(path, name)
         if dtype not in (np.dtype(np.uint8), np.dtype(bool)) or shape[1:3] != (SIDE, SIDE):
             raise ValueError(
                 f"expected {name} uint8 (N, {SIDE}, {SIDE}[, C]), got {dtype} {shape}"

@@ -19,6 +19,7 @@ from harness.command import check_folder, device_of
 from .data import Pictures
 from .evaluate import DEPTHS, Codes, Depth, measure
 from .options import settings_of
+from .pages import page_name, write_page
 from .settings import Settings
 from .sources import load
 from .train import train
@@ -151,6 +152,9 @@ def _measured(study: Study, trainer: Trainer, i: int, seconds: float) -> Row:
         trainer.encoder, trainer.decoder, i, trainer.source, run.likelihood, study.depth
     )
     folder = study.options.output / run.folder
+    if study.options.pages:
+        page = study.options.output / "pages" / page_name(run.objective, run.seed)
+        write_page(trainer, i, page, progress=not study.options.quiet)
     kept = codes if study.options.keep_codes else codes.some(study.depth.histogram)
     write_arrays(folder / "codes.npz", _arrays(kept))
     write_arrays(folder / "pictures.npz", pictures)

@@ -1,1 +1,1 @@
-"""What the examples share around their training: checkpoints, logs, the command line."""
+"""What the examples share around their training: files, checkpoints, logs, the command line."""

@@ -1,21 +1,23 @@
-"""The command line around an example: its device, its folder, and errors in one line each."""
+"""The command line around an example: its device, its commit, and errors in one line each."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .checkpoint import CheckpointError
+from .output import check_folder
 
-__all__ = ["check_folder", "commit", "device_of", "run_command"]
+__all__ = ["check_folder", "commit", "device_of", "errors_of", "run_command"]
 
 
 def device_of(name: str) -> torch.device:
@@ -37,20 +39,24 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def check_folder(folder: Path) -> None:
-    """Fail now, not after an hour of training.
-
-    Raises:
-        ValueError: If the folder cannot be made or written.
-    """
+@contextmanager
+def errors_of(option: str) -> Generator[None, None, None]:
+    """Put an option in front of the text of a ValueError that names none yet."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"--output: expected a folder that can be written, got {folder}: {error.strerror}"
-        ) from None
+        yield
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith("--") else f"{option}: {text}") from error
+
+
+def _naming(text: str, options: argparse.Namespace) -> str:
+    """The text of an error, with the option where it starts with the name of a setting."""
+    word = re.match(r"(\w+)(?=:| ')", text)
+    if word:
+        name = next((n for n in (word[1], f"{word[1]}s") if n in vars(options)), None)
+        if name:
+            return f"--{name.replace('_', '-')}{text[word.end() :]}"
+    return text
 
 
 def commit() -> str:
@@ -107,7 +113,10 @@ def run_command(
         )
         return 2
     except (CheckpointError, ValueError, OSError, FloatingPointError, ImportError) as error:
-        print(f"{program}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        text = " ".join(str(error).splitlines())
+        if isinstance(error, ValueError):
+            text = _naming(text, options)
+        print(f"{program}: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{program}: stopped; --resume goes on from {kept}", file=sys.stderr)

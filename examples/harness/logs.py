@@ -4,14 +4,60 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["as_csv", "progress_bar", "tensorboard_writer"]
+__all__ = ["as_csv", "progress_bar", "tensorboard_writer", "terminal"]
+
+
+class _Lines:
+    """Stands for a bar where there is no terminal: a line on stderr for each tenth of a run."""
+
+    def __init__(self, text: str, total: int, done: int) -> None:
+        self.text, self.total, self.done = text, total, done
+        self.tenth = self._tenths()
+        self.note = ""
+        self.start = time.perf_counter()
+
+    def _tenths(self) -> int:
+        return 10 * self.done // max(self.total, 1)
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, n: int = 1) -> None:
+        self.done += n
+        if self._tenths() > self.tenth:
+            self.tenth = self._tenths()
+            seconds = time.perf_counter() - self.start
+            print(
+                f"{self.text}: {10 * self.tenth} %, step {self.done} of {self.total}, "
+                f"{seconds:.0f} s{self.note}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def set_postfix(self, *, refresh: bool = True, **values: object) -> None:
+        self.note = "".join(f", {name} {value}" for name, value in values.items())
+
+
+def terminal() -> bool:
+    """Whether there is a terminal to show bars on: in a file they would be a line a step."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def progress_bar(text: str, *, total: int, initial: int, show: bool) -> Any:
-    """A bar over all steps of a run, which starts where a resumed run does."""
+    """A bar over all steps of a run, which starts where a resumed run does.
+
+    Where stderr is no terminal, a plain line for each tenth of the steps instead.
+    """
+    if show and not terminal():
+        return _Lines(text, total, min(initial, total))
     from tqdm.auto import tqdm
 
     return tqdm(

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.command import errors_of
+
 from .attributes import (
     FRACTIONS,
     PARTS,
@@ -31,6 +33,7 @@ ALIGNED = (178, 218)  # width, height of an aligned picture
 CROP = 138  # side of the centre square that is kept
 
 
+@errors_of("--data")
 def load_celeba(
     root: str | Path,
     attributes: Sequence[str] = ("Eyeglasses",),
@@ -71,13 +74,13 @@ def load_celeba(
     if on_error not in ("raise", "skip"):
         raise ValueError(f"expected on_error 'raise' or 'skip', got {on_error!r}")
     if limit is not None and limit < 1:
-        raise ValueError(f"expected limit >= 1, got {limit}")
+        raise ValueError(f"--images: expected limit >= 1, got {limit}")
     root = Path(root)
     folder, listing = root / "img_align_celeba", root / "list_attr_celeba.txt"
     for path, there in ((root, root.is_dir()), (folder, folder.is_dir()),
                         (listing, listing.is_file())):  # fmt: skip
         if not there:
-            raise FileNotFoundError(f"expected {LAYOUT} in {root}, got no {path}")
+            raise FileNotFoundError(f"--data: expected {LAYOUT} in {root}, got no {path}")
     files, labels = _read_attributes(listing, attributes)
     _match_pictures(folder, files, on_error)
     parts = _read_partition(root / "list_eval_partition.txt", files)
@@ -85,9 +88,10 @@ def load_celeba(
     rows = np.arange(len(files))
     if balance is not None:
         groups = [rows] if parts is None else [rows[parts == p] for p in np.unique(parts)]
-        rows = np.concatenate(
-            [group[balanced_rows(labels[group, 0] == 1, balance, seed)] for group in groups]
-        )
+        with errors_of("--balance"):
+            rows = np.concatenate(
+                [group[balanced_rows(labels[group, 0] == 1, balance, seed)] for group in groups]
+            )
     if limit is not None and limit < len(rows):
         rows = np.random.default_rng([seed, 3]).choice(rows, limit, replace=False)
     rows = np.sort(rows)
@@ -118,7 +122,8 @@ def _read_attributes(path: Path, wanted: Sequence[str]) -> tuple[list[str], NDAr
             f"got {len(lines)} lines that start with {lines[0] if lines else ''!r}"
         )
     names, rows = lines[1].split(), [line.split() for line in lines[2:]]
-    columns = pick_names(names, wanted)
+    with errors_of("--attributes"):
+        columns = pick_names(names, wanted)
     if int(lines[0]) != len(rows):
         raise ValueError(
             f"expected {lines[0].strip()} rows in {path}, as its count line says, got {len(rows)}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.archive import array_names, read_array
+from harness.command import errors_of
 
 from .attributes import (
     FRACTIONS,
@@ -45,7 +47,8 @@ def load_builtin(
     Raises:
         ValueError: for a misspelt attribute, an impossible split or an impossible balance.
     """
-    columns = pick_names(ATTRIBUTES, attributes)  # fail before the drawing
+    with errors_of("--attributes"):
+        columns = pick_names(ATTRIBUTES, attributes)  # fail before the drawing
     drawn = faces(n, seed, progress=progress)
     labels = drawn.attributes[:, columns]
     images, labels = _balanced(drawn.images, labels, balance, seed)
@@ -54,6 +57,7 @@ def load_builtin(
     return AttributeImages(images, labels, tuple(attributes), split, source)
 
 
+@errors_of("--data")
 def load_npz(
     path: str | Path,
     attributes: Sequence[str] | None = None,
@@ -86,7 +90,9 @@ def load_npz(
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"expected an .npz file with 'images', got no file at {path}")
+        raise FileNotFoundError(
+            f"--data: expected an .npz file with 'images', got no file at {path}"
+        )
     if label_key is None and attributes is None:
         raise ValueError("expected attributes or label_key, got neither")
     if label_key is None:
@@ -102,7 +108,8 @@ def load_npz(
             f"expected attributes of shape {(len(images), len(names))} for {len(images)} images "
             f"and {len(names)} names, got {table.shape} in {path}"
         )
-    columns = pick_names(names, wanted)
+    with errors_of("--label-key" if label_key else "--attributes"):
+        columns = pick_names(names, wanted)
     labels = as_binary(table[:, columns], wanted)
     images, labels = _balanced(images, labels, balance, seed)
     images = _as_rgb64(images, progress)
@@ -155,21 +162,17 @@ def _tensors(data: AttributeImages, chunks: list[np.ndarray]) -> Iterator[tuple[
 def _balanced(images, labels, share: float | None, seed: int):
     if share is None:
         return images, labels
-    rows = balanced_rows(labels[:, 0] == 1, share, seed)
+    with errors_of("--balance"):
+        rows = balanced_rows(labels[:, 0] == 1, share, seed)
     return images[rows], labels[rows]
 
 
 def _read_npz(path: Path, keys: Sequence[str]) -> list[np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in keys if key not in file.files]
-            if not missing:
-                return [file[key] for key in keys]
-            found = file.files
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        message = f"expected a whole .npz file without objects, got {path}: {error}"
-        raise ValueError(message) from error
-    raise ValueError(f"expected the arrays {list(keys)} in {path}, got {found}: no {missing}")
+    found = array_names(path)
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise ValueError(f"expected the arrays {list(keys)} in {path}, got {found}: no {missing}")
+    return [read_array(path, key) for key in keys]
 
 
 def _check_images(images: np.ndarray, path: Path) -> None:

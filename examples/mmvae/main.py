@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from harness.checkpoint import write_text
 from harness.command import run_command
+from harness.logs import terminal
+from harness.output import keep_earlier, tell_if_nothing_to_resume
 
 from .evaluate import entropy_bits, measure_mi, measure_swap, train_classifier
 from .options import parser
@@ -19,16 +22,24 @@ from .study import PART, Study, load_study, plan
 from .train import train
 
 
+def _folder(output: Path, name: str, settings: Settings) -> Path:
+    return output / f"seed{settings.seed}" / name.replace(" ", "_")
+
+
+def _bars(options: argparse.Namespace) -> bool:
+    """Whether to show short bars; the training, which is long, writes lines to a log instead."""
+    return not options.quiet and terminal()
+
+
 def _measure(
     study: Study, name: str, settings: Settings, classifier: torch.nn.Module, figures: Path | None
 ) -> Row:
     options = study.options
-    folder = options.output / f"seed{settings.seed}" / name.replace(" ", "_")
     start = time.perf_counter()
     vae, history = train(
         settings,
         study.data,
-        folder,
+        _folder(options.output, name, settings),
         device=study.device,
         resume=options.resume,
         progress=not options.quiet,
@@ -41,7 +52,7 @@ def _measure(
         PART,
         runs=options.mi_runs,
         seed=settings.seed,
-        progress=not options.quiet,
+        progress=_bars(options),
     )
     swap = measure_swap(vae, classifier, study.measured, PART, seed=settings.seed)
     if figures is not None:
@@ -74,14 +85,18 @@ def run(options: argparse.Namespace, command: str) -> list[Row]:
     where = None if options.no_figures else options.output / "figures"
     if where is not None:
         from . import figures  # without matplotlib fail now, not after the training
-    study = load_study(options)
+    drawing = argparse.Namespace(**{**vars(options), "quiet": not _bars(options)})
+    study = replace(load_study(drawing), options=options)
     print(_describe(study), flush=True)
+    if options.resume:
+        folders = (_folder(options.output, name, settings) for name, settings in runs)
+        tell_if_nothing_to_resume(options.output, folders)
     classifier, scores = train_classifier(
         study.data,
         epochs=options.classifier_epochs,
         seed=0,
         device=study.device,
-        progress=not options.quiet,
+        progress=_bars(options),
     )
     accuracy = dict(zip(study.data.attribute_names, scores, strict=True))
     entropy = _entropy(study)
@@ -91,6 +106,8 @@ def run(options: argparse.Namespace, command: str) -> list[Row]:
         own = where / f"seed{settings.seed}" if several else where
         rows.append(_measure(study, name, settings, classifier, own))
         text = results(study, rows, entropy, accuracy, command)
+        if len(rows) == 1 and not options.resume:
+            keep_earlier(options.output / "results.json")
         write_text(options.output / "results.json", text)
     print("\n" + table(rows, entropy, accuracy))
     if where is not None:

@@ -15,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
     """All options, grouped; the defaults are those of the small run on the built-in faces."""
     p = argparse.ArgumentParser(
         prog="mmvae_celeba.py",
+        allow_abbrev=False,
         description=(
             "Train r-CVAE, CSVAE and MMVAE on faces with binary attributes, measure I(c;y), "
             "I(z;y) and I(z;c) with fresh critics, test attribute swaps, and write tables and "
@@ -107,13 +108,17 @@ def parser() -> argparse.ArgumentParser:
         "--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)"
     )
     run.add_argument(
-        "--output", type=Path, default=Path("runs/mmvae"), help="folder (default %(default)s)"
+        "--output",
+        type=Path,
+        default=Path("runs/mmvae"),
+        help="folder (default %(default)s); without --resume the results.json of an earlier run "
+        "there is kept as results.1.json, .2, ...; checkpoints and figures are replaced",
     )
     run.add_argument(
         "--resume", action="store_true", help="go on from the checkpoints in the output folder"
     )
     run.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
-    run.add_argument("--quiet", action="store_true", help="no progress bars")
+    run.add_argument("--quiet", action="store_true", help="no progress bars or lines")
     run.add_argument(
         "--mi-runs", type=int, default=3, metavar="N", help="fresh critics each (default 3)"
     )

@@ -18,6 +18,8 @@ import torch
 
 from harness.checkpoint import write_text
 from harness.command import commit
+from harness.logs import terminal
+from harness.output import tell_if_nothing_to_resume
 from vaereg.metrics import mi_bracket
 
 from .data import load
@@ -41,10 +43,13 @@ def brackets(folder: Path, data: str, part: str, seed: int, progress: bool) -> d
         settings = Settings(**run["settings"])
         name = f"{settings.model}_mi={settings.mi:g}"
         where = folder / f"seed{settings.seed}" / name
+        tell_if_nothing_to_resume(where, [where])
         trained = train(
             settings, pictures, where, device=torch.device("cpu"), resume=True, progress=progress
         )
-        bracket = mi_bracket(trained.vae, x, code=part, seed=seed, progress=progress)
+        bracket = mi_bracket(
+            trained.vae, x, code=part, seed=seed, progress=progress and terminal()
+        )
         print(f"{run['name']}: {bracket}", flush=True)
         found.append({"name": run["name"], **asdict(bracket), "consistent": bracket.consistent})
     return {
@@ -56,7 +61,7 @@ def brackets(folder: Path, data: str, part: str, seed: int, progress: bool) -> d
 
 def main(arguments: list[str] | None = None) -> int:
     """Read, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("--runs", type=Path, required=True, help="the --output folder of finished runs")
     add("--data", default="digits", help="the pictures that they were trained on")

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import gzip
 import struct
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.archive import array_names, read_array
+
 __all__ = ["Pictures", "load", "load_digits", "load_idx", "load_npz"]
 
 IDX_PARTS = {"train": "train", "test": "t10k"}
-HELD_OUT = ("test", "holdout")
+LAYOUTS = (
+    ("test", ("train_images", "train_labels", "test_images", "test_labels")),
+    ("holdout", ("train_images", "train_labels", "holdout_images", "holdout_labels")),
+    ("test", ("x_train", "y_train", "x_test", "y_test")),
+)
+"""The part that is scored and the names of the arrays of an .npz; the last are those of Keras."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +81,19 @@ def _pictures(
     for part, array in images.items():
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1] != array.shape[2]:
             raise ValueError(
-                f"--data: expected {part} images uint8 of shape (N, H, H), got {array.dtype} "
-                f"{array.shape}"
+                f"--data: expected {part} images of shape (N, H, H) or (N, 1, H, H), uint8 or "
+                f"float in [0, 1], got {array.dtype} {array.shape}"
             )
         if labels[part].shape != array.shape[:1]:
             raise ValueError(
                 f"--data: expected {len(array)} {part} labels, got shape {labels[part].shape}"
             )
-        if len(array) == 0 or labels[part].min() < 0:
-            raise ValueError(f"--data: expected {part} images with labels 0, 1, ...")
+        numbers = labels[part].dtype.kind in "biuf"
+        if len(array) == 0 or not numbers or not (labels[part] >= 0).all():
+            raise ValueError(
+                f"--data: expected {part} images with labels 0, 1, ..., got {len(array)} images "
+                f"and labels {labels[part].dtype} such as {np.unique(labels[part])[:3].tolist()}"
+            )
     if images["train"].shape[1:] != images["test"].shape[1:]:
         raise ValueError(
             f"--data: expected images of one size, got {images['train'].shape[1:]} and "
@@ -154,30 +165,45 @@ def load_idx(folder: Path) -> Pictures:
     return _pictures(images, {p: y.astype(np.int64) for p, y in labels.items()}, name)
 
 
+def _grey(images: NDArray[Any], part: str) -> NDArray[np.uint8]:
+    """Without a channel of its own, and grey values in [0, 1] as the nearest of 256."""
+    if images.ndim == 4 and images.shape[1] == 1:
+        images = images[:, 0]
+    if images.dtype.kind != "f" or not images.size:
+        return images
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0.0 and high <= 1.0):  # not a number is in no range
+        raise ValueError(
+            f"--data: expected {part} images uint8 or float in [0, 1], got {images.dtype} from "
+            f"{low:g} to {high:g}"
+        )
+    return np.round(images * 255.0).astype(np.uint8)
+
+
 def load_npz(path: Path) -> Pictures:
-    """An archive with ``train_images``, ``train_labels`` and either ``test_*`` or ``holdout_*``.
+    """An archive of pictures with their classes.
+
+    It has ``train_images``, ``train_labels`` and either ``test_*`` or ``holdout_*``, or the arrays
+    of Keras' archives, ``x_train``, ``y_train``, ``x_test``, ``y_test``. Images are ``(N, H, H)``
+    or ``(N, 1, H, H)``, uint8 or float in [0, 1], which is rounded to uint8.
 
     Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is damaged or an array is missing.
+        ValueError: If the file cannot be read or is no archive, or an array is missing or not as
+            described.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            held = next((p for p in HELD_OUT if f"{p}_images" in file.files), "test")
-            names = [f"{p}_{k}" for p in ("train", held) for k in ("images", "labels")]
-            missing = [name for name in names if name not in file.files]
-            if missing:
-                raise ValueError(
-                    f"--data: expected arrays {names} in {path.name}, got no {missing}"
-                )
-            arrays = [file[name] for name in names]
-    except (zipfile.BadZipFile, EOFError, KeyError) as error:
+    found = array_names(path)
+    # The layout of which the most is there: its missing arrays are the ones to name.
+    held, names = max(LAYOUTS, key=lambda layout: len(set(layout[1]) & set(found)))
+    missing = [name for name in names if name not in found]
+    if missing:
         raise ValueError(
-            f"--data: expected a whole .npz file, got {path.name}: {error}"
-        ) from error
+            f"--data: expected the arrays {', '.join(names)} in {path.name}, got no "
+            f"{' and no '.join(missing)} but {', '.join(found) or 'an empty archive'}"
+        )
+    x_train, y_train, x_test, y_test = (read_array(path, name) for name in names)
     return _pictures(
-        {"train": arrays[0], "test": arrays[2]},
-        {"train": arrays[1], "test": arrays[3]},
+        {"train": _grey(x_train, "train"), "test": _grey(x_test, "test")},
+        {"train": y_train, "test": y_test},
         f"{path.name}, {held}",
     )
 

@@ -17,7 +17,7 @@ from .data import Pictures
 from .settings import Settings
 from .views import Views
 
-__all__ = ["CRITERION", "Measured", "accuracies", "consensus", "measure"]
+__all__ = ["CRITERION", "Measured", "accuracies", "assigned", "consensus", "measure"]
 
 CRITERION = "bound"
 """Of several seeds the run with the largest bound on I(c; view of x) is picked: no label read."""
@@ -55,16 +55,25 @@ def accuracies(code: NDArray[np.integer], label: NDArray[np.integer]) -> dict[st
     Returns:
         Both, with ``counts``, images of each class (column) for each code (row).
     """
-    from scipy.optimize import linear_sum_assignment
-
     counts = np.zeros((int(code.max()) + 1, int(label.max()) + 1), np.int64)
     np.add.at(counts, (code, label), 1)
-    rows, columns = linear_sum_assignment(counts, maximize=True)
+    right = sum(int(counts[k, j]) for k, j in assigned(counts).items())
     return {
-        "one_to_one": float(counts[rows, columns].sum() / len(code)),
+        "one_to_one": right / len(code),
         "majority": float(counts.max(1).sum() / len(code)),
         "counts": counts.tolist(),
     }
+
+
+def assigned(counts: NDArray[np.integer]) -> dict[int, int]:
+    """The class of each code by the one-to-one map, from images of each class for each code.
+
+    A code that is left over, or would get a class of which it has no image, is not in it.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    pairs = zip(*linear_sum_assignment(counts, maximize=True), strict=True)
+    return {int(k): int(j) for k, j in pairs if counts[k, j]}
 
 
 def consensus(codes: list[NDArray[np.integer]]) -> list[float]:

@@ -12,9 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from harness.archive import array_names, read_array
 from vaereg import plots
 
-from .evaluate import RANGE
+from .evaluate import RANGE, assigned
 from .report import picked
 
 __all__ = ["draw"]
@@ -37,8 +38,8 @@ def _read(path: Path) -> tuple[list[Run], dict[str, NDArray[np.uint8]]]:
     beside = path.with_suffix(".npz")
     if not beside.exists():
         return runs, {}
-    with np.load(beside, allow_pickle=False) as file:
-        return runs, {name: file[name] for name in file.files}
+    names = array_names(beside, option="--draw")
+    return runs, {name: read_array(beside, name, option="--draw") for name in names}
 
 
 def _label(run: Run) -> str:
@@ -46,12 +47,18 @@ def _label(run: Run) -> str:
     return f"$\\lambda$ = {weight:g}" if weight else "ELBO alone"
 
 
+def _codes(run: Run, count: int) -> list[str]:
+    """Each code, with the class that it is assigned to by the best one-to-one map, if any."""
+    of = assigned(np.asarray(run["accuracy"]["counts"]))
+    return [f"code {k}" + (f" \u2192 class {of[k]}" if k in of else "") for k in range(count)]
+
+
 def _grid(run: Run, images: NDArray[np.uint8], folder: Path) -> None:
     """Codes down, styles across: one draw of z a column."""
     figure = plots.attribute_grid(
         images,
-        rows=list(range(len(images))),
-        row_name="code c",
+        rows=_codes(run, len(images)),
+        row_name="code c, and its class by the one-to-one map",
         column_name="style z, drawn from the prior",
         title=f"{_label(run)}, seed {run['settings']['seed']}",
     )
@@ -90,19 +97,27 @@ def _probabilities(runs: Sequence[Run], folder: Path) -> None:
 
 def _classes(run: Run, folder: Path) -> None:
     """One panel a code: how many test images of each class it has."""
-    counts = np.asarray(run["accuracy"]["counts"])
+    counts: NDArray[np.int64] = np.asarray(run["accuracy"]["counts"], np.int64)
     columns = min(5, len(counts))
     lines = -(-len(counts) // columns)
-    figure = Figure(figsize=(1.8 * columns, 1.5 * lines + 0.4), layout="constrained")
+    classes = list(range(counts.shape[1]))
+    width = max(1.8, 0.17 * len(classes))  # a tick of each class must be legible
+    figure = Figure(figsize=(width * columns, 1.5 * lines + 0.6), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
+    titles = _codes(run, len(counts))
     for k, panel in enumerate(panels):
         if k >= len(counts):
             panel.set_axis_off()
             continue
-        panel.bar(np.arange(counts.shape[1]), counts[k])
-        panel.set_title(f"c = {k}", fontsize=9)
+        panel.bar(classes, counts[k])
+        panel.set_title(titles[k], fontsize=9)
+        panel.set_xticks(classes)
+        panel.tick_params(labelsize=7, labelbottom=True)
+    figure.supxlabel("class", fontsize=9)
+    figure.supylabel("test images", fontsize=9)
     figure.suptitle(
-        f"test images by class, {_label(run)}, seed {run['settings']['seed']}", fontsize=10
+        f"test images by class for each code, {_label(run)}, seed {run['settings']['seed']}",
+        fontsize=10,
     )
     _save(figure, folder, "classes", run["name"])
 
@@ -132,7 +147,7 @@ def draw(paths: Sequence[Path], folder: Path) -> None:
     """All figures of the runs in some results files, which must be of one model.
 
     Raises:
-        ValueError: If a file is no results file.
+        ValueError: If a file is no results file, or the ``.npz`` beside it no archive.
         OSError: If it cannot be read.
     """
     runs: list[Run] = []

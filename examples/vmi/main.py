@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 
 from harness.checkpoint import write_text
-from harness.command import check_folder, device_of, run_command
+from harness.command import device_of, run_command
+from harness.output import check_folder, check_results, keep_earlier, tell_if_nothing_to_resume
 
 from .data import Pictures, load
 from .evaluate import measure
@@ -19,14 +21,17 @@ from .train import train
 PROGRAM = "vmi_digits.py"
 
 
+def _folder(output: Path, settings: Settings) -> Path:
+    return output / f"seed{settings.seed}" / f"{settings.model}_mi={settings.mi:g}"
+
+
 def _row(
     settings: Settings, data: Pictures, device: torch.device, options: argparse.Namespace
 ) -> Row:
-    folder = options.output / f"seed{settings.seed}" / f"{settings.model}_mi={settings.mi:g}"
     done = train(
         settings,
         data,
-        folder,
+        _folder(options.output, settings),
         device=device,
         resume=options.resume,
         progress=not options.quiet,
@@ -40,6 +45,8 @@ def run(options: argparse.Namespace, command: str) -> list[Row]:
         from . import figures  # without matplotlib fail now, not after the training
     where = options.output / "figures"
     if options.draw:
+        check_results(options.draw)
+        check_folder(options.output)
         figures.draw(options.draw, where)
         print(f"figures: {where}")
         return []
@@ -49,12 +56,16 @@ def run(options: argparse.Namespace, command: str) -> list[Row]:
     data = load(options.data).first(options.images)
     parts = ", ".join(f"{len(images)} {part}" for part, images in data.images.items())
     print(f"{data.source}: {parts} images of {data.size} x {data.size}", flush=True)
+    if options.resume:
+        tell_if_nothing_to_resume(options.output, (_folder(options.output, s) for s in runs))
     rows: list[Row] = []
     path = options.output / "results.json"
     content = {}
     for settings in runs:
         rows.append(_row(settings, data, device, options))
         content = results(data, rows, device, command)
+        if len(rows) == 1 and not options.resume:
+            keep_earlier(path)
         write_pictures(path.with_suffix(".npz"), pictures(rows))
         write_text(path, as_json(content))
     if not options.no_figures:

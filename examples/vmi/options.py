@@ -9,6 +9,9 @@ from typing import Any
 
 from .settings import MODELS, PRESETS, Settings
 
+WEIGHTS: dict[str, list[float]] = {"joint": [Settings.mi, 0.0], "gaussian": [0.0, 1.0, 5.0]}
+"""Of the term, where none are given: a weight that the joint model wants ruins a Gaussian code."""
+
 TEXTS = {
     "z": "width of the Gaussian code",
     "k": "categories of c (joint model)",
@@ -35,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     """All options, grouped; the defaults are those of the run on scikit-learn's digits."""
     p = argparse.ArgumentParser(
         prog="vmi_digits.py",
+        allow_abbrev=False,
         description=(
             "Train a joint VAE (Gaussian z, categorical c) with and without the variational "
             "mutual-information term, or a Gaussian VAE with the term on (z_1, z_2); score c as "
@@ -44,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=(
             "examples: vmi_digits.py --output runs/demo | vmi_digits.py --data mnist.npz --preset "
             "mnist --seeds 0 1 2 3 4 | vmi_digits.py --data mnist.npz --preset mnist "
-            "--model gaussian --mi 0 1 10"
+            "--model gaussian --epochs 4"
         ),
     )
     data = p.add_argument_group("data")
@@ -52,7 +56,10 @@ def parser() -> argparse.ArgumentParser:
         "--data",
         default="digits",
         help="'digits' (scikit-learn's), a folder with the four IDX files of MNIST or "
-        "Fashion-MNIST, or an .npz with train_images, train_labels and test_* or holdout_* "
+        "Fashion-MNIST, or an .npz with train_images, train_labels and test_* or holdout_* (or "
+        "Keras' x_train, y_train, x_test, y_test), images uint8 (N, H, H), labels 0, 1, ... that "
+        "only the final score reads; floats in [0, 1] are rounded to uint8. E.g. "
+        "np.savez('mine.npz', train_images=a, train_labels=b, test_images=c, test_labels=d) "
         "(default %(default)s)",
     )
     data.add_argument(
@@ -72,7 +79,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="X",
         help="weights of the mutual-information term, one run each; 0: the ELBO alone "
-        f"(default: {Settings.mi:g} 0)",
+        f"(default: {_list(WEIGHTS['joint'])}; {_list(WEIGHTS['gaussian'])} for the gaussian "
+        "model)",
     )
     for name, text in TEXTS.items():
         kind = type(getattr(Settings, name))
@@ -88,12 +96,17 @@ def parser() -> argparse.ArgumentParser:
         "--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)"
     )
     run.add_argument(
-        "--output", type=Path, default=Path("runs/vmi"), help="folder (default %(default)s)"
+        "--output",
+        type=Path,
+        default=Path("runs/vmi"),
+        help="folder (default %(default)s); without --resume the results.json of an earlier run "
+        "there is kept as results.1.json, .2, ... (with its .npz); checkpoints and figures are "
+        "replaced",
     )
     run.add_argument(
         "--resume", action="store_true", help="go on from the checkpoints in the output folder"
     )
-    run.add_argument("--quiet", action="store_true", help="no progress bars")
+    run.add_argument("--quiet", action="store_true", help="no progress bars or lines")
     run.add_argument("--no-figures", action="store_true", help="tables and JSON only")
     run.add_argument(
         "--draw",
@@ -104,6 +117,10 @@ def parser() -> argparse.ArgumentParser:
         "into the output folder",
     )
     return p
+
+
+def _list(weights: list[float]) -> str:
+    return " ".join(f"{weight:g}" for weight in weights)
 
 
 def _defaults(name: str) -> str:
@@ -128,7 +145,7 @@ def settings_of(options: argparse.Namespace) -> list[Settings]:
         given = getattr(options, field.name, None)
         if given is not None and field.name != "mi":
             values[field.name] = given
-    weights = [Settings.mi, 0.0] if options.mi is None else options.mi
+    weights = WEIGHTS[options.model] if options.mi is None else options.mi
     for name, several in (("--mi", weights), ("--seeds", options.seeds)):
         if len(set(several)) < len(several):
             raise ValueError(f"{name}: expected different values, got {several}")

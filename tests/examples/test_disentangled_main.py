@@ -1,6 +1,8 @@
 """The command from its options to its tables, files and errors."""
 
+import functools
 import json
+import statistics
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +10,14 @@ import pytest
 import torch
 from test_disentangled_data import small
 
-from disentangled import evaluate, shifts, study
+from disentangled import evaluate, pages, shifts, study
 from disentangled.data import Pictures
+from disentangled.equal import against_beta, beta_of
 from disentangled.evaluate import SCORES, Codes, Depth, downstream, scores
 from disentangled.main import main
 from disentangled.render import unpack
 from disentangled.report import rank_correlations, summary, table
+from disentangled.sources import load_npz
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
@@ -110,6 +114,51 @@ def test_a_study_goes_on_where_it_was(tmp_path, monkeypatch):
     assert not trained
 
 
+def test_a_rerun_keeps_the_results_of_the_earlier_run(tmp_path, capsys):
+    options = ("--seeds", 0, "--no-figures", "--objective")
+    assert start(tmp_path, *options, "vae", "--resume") == 0
+    told = f"nothing to resume in {tmp_path}: starting from the beginning\n"
+    assert told in capsys.readouterr().out
+    files = ("results.json", "results.npz")
+    first = [(tmp_path / name).read_bytes() for name in files]
+    assert start(tmp_path, *options, "beta:4", "vae") == 0
+    told = "kept the results of an earlier run as results.1.json and results.1.npz\n"
+    assert capsys.readouterr().out.count(told) == 1
+    assert [(tmp_path / n.replace(".", ".1.")).read_bytes() for n in files] == first
+    assert len(results(tmp_path)["runs"]) == 2
+    (tmp_path / "seed0" / "beta4" / "checkpoint.pt").unlink()  # its measurements are enough
+    assert start(tmp_path, *options, "beta:4", "--resume") == 0
+    out = capsys.readouterr().out
+    assert "kept" not in out and "nothing to resume" not in out
+    assert sorted(p.name for p in tmp_path.glob("results*")) == [
+        "results.1.json", "results.1.npz", "results.json", "results.npz"
+    ]  # fmt: skip
+
+
+def test_archives_that_are_none(tmp_path):
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"none")
+    with pytest.raises(ValueError, match=r"^--data: expected an \.npz archive, got x\.npz: "):
+        load_npz(path)
+    pictures = np.zeros((2, 64, 64), np.uint8)
+    for arrays in (
+        {"images": np.array([{}, {}]).reshape(2, 1, 1), "factors": np.arange(2)},
+        {"images": pictures, "factors": np.array([{}, {}])},
+    ):
+        np.savez(path, **arrays)
+        with pytest.raises(ValueError, match=r"^--data: expected an \.npz archive, got x\.npz, w"):
+            load_npz(path, tmp_path)
+    np.savez(path, images=pictures)
+    with pytest.raises(ValueError, match=r"^--data: expected the arrays .* got \['images'\]"):
+        load_npz(path)
+
+
+def test_options_are_written_out(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        start(tmp_path, "--objectiv", "vae")
+    assert "unrecognized arguments: --objectiv" in capsys.readouterr().err
+
+
 def test_a_run_that_fails_is_named(tmp_path, monkeypatch, capsys):
     real = study.train
 
@@ -135,12 +184,15 @@ def test_codes_are_kept_where_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--objective", "nothing:3"], "expected names among"),
+        (["--objective", "nothing:3"], "--objective 'nothing:3': expected names among"),
         (["--objective", "beta:4", "beta:4.0"], "expected different runs"),
         (["--batch", "100000"], "expected at most 6144 pictures"),
         (["--device", "cuda:99"], "expected an available device"),
         (["--together", "0"], "--together: expected at least 1"),
-        (["--draw", "none.json"], "none.json"),
+        (["--steps", "0"], "--steps: expected a positive number, got 0"),
+        (["--seeds", "-1"], "--seeds: expected a number >= 0, got -1"),
+        (["--critic-lr", "0"], "--critic-lr: expected a positive number, got 0.0"),
+        (["--draw", "none.json"], "--draw: expected a results file, got none.json: No such file"),
     ],
 )
 def test_errors_are_one_line(tmp_path, capsys, options, message):
@@ -186,3 +238,55 @@ def test_shifts_of_the_re_render_have_an_unseen_shape(monkeypatch):
     assert x.shape == (5, 1, 64, 64) and y.shape == (5, 4)
     assert set(x.unique().tolist()) == {0.0, 1.0} and (x.sum((1, 2, 3)) > 20).all()
     assert not any((unpack(small().store)[:, None] == x[:, 0].numpy()).all((2, 3)).any(0))
+
+
+# ---- at equal reconstruction
+
+
+def _run(objective, seed, nll, mig):
+    scores = {"mig": mig, "factor_vae": 0.5, "dci": 0.5}
+    return {
+        "settings": {"objective": objective, "seed": seed},
+        "scores": scores,
+        "unsupervised": {"nll": nll, "tc": 1.0},
+    }
+
+
+def test_objectives_are_compared_with_the_beta_vae_of_their_error():
+    runs = [
+        _run("vae", 0, 50.0, 0.1), _run("beta:4", 0, 100.0, 0.3), _run("tc:6", 0, 75.0, 0.5),
+        _run("beta:2", 1, 60.0, 0.2), _run("beta:8", 1, 80.0, 0.2), _run("tc:6", 1, 70.0, 0.1),
+        _run("tc:6", 2, 70.0, 0.9),  # no beta-VAE of this seed
+        _run("dip2:10", 0, 40.0, 0.9),  # a smaller error than any beta-VAE's
+        _run("beta:4+dip2:1", 0, 50.0, 0.4),
+    ]  # fmt: skip
+    found = against_beta(runs)
+    assert set(found) == {"tc:6", "dip2:10", "beta:4+dip2:1"}
+    own = found["tc:6"]
+    assert (own["seeds"], own["outside"], own["mig"]["above"]) == (2, 1, 1)
+    assert own["mig"]["mean"] == pytest.approx((0.5 - 0.2 + 0.1 - 0.2) / 2)
+    assert own["mig"]["std"] == pytest.approx(statistics.stdev([0.3, -0.1]))
+    assert found["dip2:10"] == {"seeds": 0, "outside": 1}
+    assert found["beta:4+dip2:1"]["mig"]["mean"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("objective", "beta"), [("vae", 1.0), ("beta:3", 3.0), ("tc:6", None), ("beta:4+dip1:2", None)]
+)
+def test_only_a_weight_on_the_whole_kl_is_a_beta_vae(objective, beta):
+    assert beta_of(objective) == beta
+
+
+def test_pages_and_the_comparison_are_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pages, "ROWS", 60)
+    quick = functools.partial(pages.report, bracket=False, trees=1, samples=20)
+    monkeypatch.setattr(pages, "report", quick)
+    options = ["--objective", "beta:1", "beta:4", "dip2:1", "--seeds", "0", "--pages"]
+    assert start(tmp_path, *options, "--no-figures") == 0
+    written = sorted(path.name for path in (tmp_path / "pages").iterdir())
+    assert written == ["beta_1_seed0.html", "beta_4_seed0.html", "dip2_1_seed0.html"]
+    text = (tmp_path / "pages" / "dip2_1_seed0.html").read_text()
+    assert "dip2:1 seed=0" in text and "negative log-likelihood, nats" in text
+    assert "Known factors" in text and "http" not in text
+    found = results(tmp_path)["equal_reconstruction"]["dip2:1"]
+    assert found["seeds"] + found["outside"] == 1

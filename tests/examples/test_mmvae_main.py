@@ -141,6 +141,29 @@ def test_two_attributes_and_resume(tmp_path, capsys):
     assert [row["epoch"] for row in results(tmp_path)["runs"][0]["history"]] == [1, 2]
 
 
+def test_a_rerun_keeps_the_results_of_the_earlier_run(tmp_path, capsys):
+    options = ("--model", "r-cvae", "--no-figures")
+    assert start(tmp_path, *options, "--resume") == 0
+    told = f"nothing to resume in {tmp_path}: starting from the beginning\n"
+    assert told in capsys.readouterr().out
+    first = (tmp_path / "results.json").read_bytes()
+    assert start(tmp_path, *options, "--beta", "4") == 0
+    assert "kept the results of an earlier run as results.1.json\n" in capsys.readouterr().out
+    assert (tmp_path / "results.1.json").read_bytes() == first
+    assert results(tmp_path)["runs"][0]["settings"]["beta"] == 4.0
+    assert start(tmp_path, *options, "--beta", "4", "--resume") == 0
+    out = capsys.readouterr().out
+    assert "kept" not in out and "nothing to resume" not in out
+    assert not (tmp_path / "results.2.json").exists()
+
+
+def test_a_log_has_a_line_for_each_tenth_and_no_bars(tmp_path, capsys):
+    options = [word for word in FEW if word != "--quiet"] + ["--batch", "4", "--no-figures"]
+    assert main([*options, "--model", "r-cvae", "--output", str(tmp_path)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10 and lines[0].startswith("r-cvae (seed 0): 10 %, step 1 of 10, ")
+
+
 def test_sweep_over_two_seeds(tmp_path, capsys):
     assert start(tmp_path, "--sweep", "gamma", "0", "2.5", "--seeds", "0", "1") == 0
     out = capsys.readouterr().out
@@ -225,20 +248,20 @@ def one_line(capsys):
     ("options", "message"),
     [
         (["--attributes", "Eyeglases"], "got 'Eyeglases' (did you mean 'Eyeglasses'?)"),
-        (["--attributes", "Smiling", "Smiling"], "different attribute names"),
+        (["--attributes", "Smiling", "Smiling"], "--attributes: expected a sequence of different"),
         (["--data", "no/such/place"], "--data: expected 'builtin', a CelebA folder or an .npz"),
         (["--device", "nonsense"], "--device: expected an available device, got 'nonsense'"),
         (["--device", "cuda:99"], "--device: expected an available device, got 'cuda:99'"),
         (["--device", "meta"], "--device: expected an available device, got 'meta'"),
-        (["--batch", "1"], "batch: expected at least 2 images a step, got 1"),
+        (["--batch", "1"], "--batch: expected at least 2 images a step, got 1"),
         (["--batch", "41"], "--batch: expected at most the 40 training images, got 41"),
-        (["--epochs", "0"], "epochs: expected a positive number, got 0"),
-        (["--lr", "nan"], "lr: expected a positive number, got nan"),
-        (["--beta", "inf"], "beta: expected a finite number, got inf"),
-        (["--critic-steps", "-1"], "critic_steps: expected a number >= 0, got -1"),
+        (["--epochs", "0"], "--epochs: expected a positive number, got 0"),
+        (["--lr", "nan"], "--lr: expected a positive number, got nan"),
+        (["--beta", "inf"], "--beta: expected a finite number, got inf"),
+        (["--critic-steps", "-1"], "--critic-steps: expected a number >= 0, got -1"),
         (["--mi-runs", "0"], "--mi-runs: expected at least 1, got 0"),
         (["--classifier-epochs", "0"], "--classifier-epochs: expected at least 1, got 0"),
-        (["--seeds", "-1"], "seed: expected a number >= 0, got -1"),
+        (["--seeds", "-1"], "--seeds: expected a number >= 0, got -1"),
         (["--seeds", "1", "1"], "--seeds: expected different values, got 1 twice"),
         (["--sweep", "nonsense"], "--sweep: expected alpha, beta or gamma and numbers"),
         (["--sweep", "beta"], "--sweep: expected alpha, beta or gamma and numbers, got beta"),
@@ -247,7 +270,10 @@ def one_line(capsys):
         (["--sweep", "beta", "1", "--model", "csvae"], "expected --model mmvae with it"),
         (["--images", "49"], "expected at least 50 and 300 faces, got 49 and 300"),
         (["--measure-images", "299"], "expected at least 50 and 300 faces, got 50 and 299"),
-        (["--balance", "1.5"], "got 1.5"),
+        (
+            ["--balance", "1.5"],
+            "--balance: expected balance, a share of positives, in (0, 1), got 1.5",
+        ),
     ],
 )
 def test_bad_options(options, message, tmp_path, capsys):
@@ -265,9 +291,14 @@ def test_bad_options(options, message, tmp_path, capsys):
         ({"attributes": np.ones((60, 1))}, [], "'Eyeglasses' to take both values"),
         ({"images": np.zeros((60, 64, 64, 3))}, [], "uint8"),
         ({}, [], "--data: expected at least 50 images to measure on, got 12"),
+        (
+            {"attributes": np.array([{}] * 60)},
+            [],
+            "--data: expected an .npz archive, got set.npz, w",
+        ),
         ({}, ["--held-out", "1"], "--held-out: expected a share in (0, 1), got 1.0"),
         ({}, ["--batch", "49"], "--batch: expected at most the 48 training images, got 49"),
-        ("damage", [], "expected a whole .npz file"),
+        ("damage", [], "--data: expected an .npz archive, got set.npz"),
     ],
 )
 def test_bad_npz(changes, options, message, tmp_path, capsys):
@@ -310,7 +341,7 @@ def test_output_that_cannot_be_written(tmp_path, capsys):
     place.write_text("mine")
     for output in (place, place / "deeper"):
         assert start(output) == 2
-        assert f"--output: expected a folder that can be written, got {output}" in one_line(capsys)
+        assert f"--output: cannot write to {output}: " in one_line(capsys)
     assert place.read_text() == "mine"
 
 
@@ -357,7 +388,13 @@ def test_interrupted(tmp_path, capsys, monkeypatch):
 
 
 def test_options_that_the_parser_refuses(tmp_path, capsys):
-    for options in (["--model", "vae"], ["--preset", "huge"], ["--epochs", "x"], ["--nonsense"]):
+    for options in (
+        ["--model", "vae"],
+        ["--preset", "huge"],
+        ["--epochs", "x"],
+        ["--nonsense"],
+        ["--epoch", "1"],  # short for none: options are written out
+    ):
         with pytest.raises(SystemExit) as caught:
             start(tmp_path, *options)
         assert caught.value.code == 2 and options[0] in capsys.readouterr().err

@@ -126,17 +126,52 @@ def test_npz(held, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_labels": None}, "got no ['test_labels']"),
-        ({"train_images": np.zeros((48, 8, 8))}, "expected train images uint8"),
+        (
+            {"test_labels": None},
+            "got no test_labels but train_images, train_labels, test_images",
+        ),
+        ({"train_images": np.full((48, 8, 8), 2.0)}, "float in [0, 1], got float64 from 2 to 2"),
+        ({"train_images": np.full((48, 8, 8), np.nan)}, "float in [0, 1], got float64 from nan"),
+        ({"train_images": np.zeros((48, 8, 8, 3), np.uint8)}, "expected train images of shape"),
+        ({"train_images": np.zeros((48, 8, 8), int)}, "uint8 or float in [0, 1], got int64"),
+        ({"train_labels": np.array(["a"] * 48)}, "got 48 images and labels <U1 such as ['a']"),
+        ({"test_labels": np.array([{}] * 24)}, "expected an .npz archive, got set.npz, where"),
+        ({"test_images": np.array([{}] * 24)}, "expected an .npz archive, got set.npz, where"),
         ({"test_images": np.zeros((24, 9, 9), np.uint8)}, "expected images of one size"),
         ({"train_labels": np.zeros(3, int)}, "expected 48 train labels, got shape (3,)"),
-        ({"train_labels": np.full(48, -1)}, "with labels 0, 1, ..."),
+        ({"train_labels": np.full(48, -1)}, "with labels 0, 1, ..., got 48 images and labels int"),
+        ({"train_labels": np.full(48, np.nan)}, "with labels 0, 1, ..."),
     ],
 )
 def test_bad_npz(changes, message, tmp_path):
     with pytest.raises(ValueError) as caught:
         load_npz(npz(tmp_path / "set.npz", **changes))
-    assert message in str(caught.value)
+    assert message in str(caught.value) and str(caught.value).startswith("--data: ")
+
+
+def test_npz_of_keras_with_channels_and_floats(tmp_path):
+    data = blobs()
+    arrays = {"x_train": data.images["train"] / 255.0, "y_train": data.labels["train"],
+              "x_test": data.images["test"][:, None], "y_test": data.labels["test"]}  # fmt: skip
+    arrays["x_train"] = arrays["x_train"].astype(np.float32)[:, None]
+    np.savez(tmp_path / "keras.npz", **arrays)
+    found = load_npz(tmp_path / "keras.npz")
+    assert found.source == "keras.npz, test"
+    for part in ("train", "test"):
+        assert found.images[part].dtype == np.uint8
+        assert np.array_equal(found.images[part], data.images[part])
+        assert np.array_equal(found.labels[part], data.labels[part])
+    np.savez(tmp_path / "half.npz", x_train=arrays["x_train"], other=np.zeros(1))
+    with pytest.raises(ValueError, match="got no y_train and no x_test and no y_test but x_train"):
+        load_npz(tmp_path / "half.npz")
+
+
+def test_grey_values_are_rounded(tmp_path):
+    images = np.array([0.0, 0.4999 / 255, 0.5001 / 255, 1.0]).reshape(4, 1, 1)
+    labels = np.zeros(4, int)
+    np.savez(tmp_path / "set.npz", train_images=images, train_labels=labels,
+             test_images=images, test_labels=labels)  # fmt: skip
+    assert load_npz(tmp_path / "set.npz").images["train"].ravel().tolist() == [0, 0, 1, 255]
 
 
 def test_fewer_training_images():
@@ -403,6 +438,66 @@ def test_the_gaussian_model(tmp_path, capsys):
     }  # fmt: skip
 
 
+def test_a_rerun_keeps_the_results_of_the_earlier_run(tmp_path, capsys):
+    options = ("--data", npz(tmp_path / "set.npz"), "--no-figures", "--k", 3, "--mi")
+    out = tmp_path / "out"
+    assert start(out, *options, 30, 0) == 0
+    assert "kept" not in capsys.readouterr().out
+    files = ("results.json", "results.npz")
+    first = [(out / name).read_bytes() for name in files]
+    for weight in (5, 7):
+        assert start(out, *options, weight) == 0
+    told = "kept the results of an earlier run as results.{0}.json and results.{0}.npz\n"
+    shown = capsys.readouterr().out
+    assert shown.count(told.format(1)) == shown.count(told.format(2)) == 1
+    assert [(out / name.replace(".", ".1.")).read_bytes() for name in files] == first
+    runs = [json.loads((out / f"results{n}.json").read_text())["runs"] for n in ("", ".1", ".2")]
+    assert [[r["settings"]["mi"] for r in own] for own in runs] == [[7.0], [30.0, 0.0], [5.0]]
+    # What was kept can be drawn.
+    kept = ["--draw", str(out / "results.1.json"), "--output", str(tmp_path / "new")]
+    assert main(kept) == 0
+    assert len(list((tmp_path / "new" / "figures").glob("grid*"))) == 2
+
+
+def test_resume_where_there_is_nothing(tmp_path, capsys):
+    options = ("--data", npz(tmp_path / "set.npz"), "--no-figures", "--resume", "--mi")
+    told = f"nothing to resume in {tmp_path}: starting from the beginning\n"
+    assert start(tmp_path, *options, 5) == 0
+    assert capsys.readouterr().out.count(told) == 1
+    assert start(tmp_path, *options, 5) == 0
+    assert told not in capsys.readouterr().out
+    assert start(tmp_path, *options, 6) == 0  # another run has nothing to go on from either
+    assert told in capsys.readouterr().out
+    assert not (tmp_path / "results.1.json").exists()
+
+
+def test_a_log_has_a_line_for_each_tenth(tmp_path, capsys):
+    data = str(npz(tmp_path / "set.npz"))
+    given = ["--data", data, "--epochs", "10", "--batch", "16", "--mi", "30", "--no-figures"]
+    assert main([*given, "--output", str(tmp_path)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10 and all(line.startswith("joint mi=30 (seed 0): ") for line in lines)
+    assert ": 10 %, step 3 of 30, " in lines[0] and ", mi " in lines[-1]
+
+
+def test_figures_name_the_class_of_each_code(tmp_path, monkeypatch):
+    from vmi import figures
+
+    counts = [[0, 0, 9], [8, 1, 0], [5, 0, 0]]
+    run = {"name": "a", "settings": {"mi": 0, "seed": 0}, "accuracy": {"counts": counts}}
+    seen, saved = {}, []
+    monkeypatch.setattr(figures.plots, "attribute_grid", lambda _, **named: seen.update(named))
+    monkeypatch.setattr(figures, "_save", lambda figure, *_: saved.append(figure))
+    figures._grid(run, np.zeros((4, 2, 8, 8), np.uint8), tmp_path)
+    # Code 2 would get class 1, of which it has no image; code 3 was never used.
+    assert seen["rows"] == ["code 0 → class 2", "code 1 → class 0", "code 2", "code 3"]
+    figures._classes(run, tmp_path)
+    figure = saved[1]
+    assert figure.get_supxlabel() == "class" and figure.get_supylabel() == "test images"
+    for panel, title in zip(figure.axes, seen["rows"], strict=False):
+        assert panel.get_title() == title and list(panel.get_xticks()) == [0, 1, 2]
+
+
 def test_resumed_from_the_command(tmp_path, capsys):
     options = ("--data", npz(tmp_path / "set.npz"), "--mi", 30, "--no-figures")
     assert start(tmp_path, *options) == 0
@@ -419,17 +514,17 @@ def test_resumed_from_the_command(tmp_path, capsys):
     [
         (["--data", "no/such/place"], "--data: expected 'digits', a folder of IDX files or an"),
         (["--device", "cuda:99"], "--device: expected an available device, got 'cuda:99'"),
-        (["--batch", "1"], "batch: expected at least 2, got 1"),
+        (["--batch", "1"], "--batch: expected at least 2, got 1"),
         (["--batch", "49"], "--batch: expected at most the 48 training images, got 49"),
         (["--images", "0"], "--images: expected 1 to 48 training images, got 0"),
-        (["--epochs", "0"], "epochs: expected a positive number, got 0"),
-        (["--mi", "-1"], "mi: expected a number >= 0, got -1.0"),
+        (["--epochs", "0"], "--epochs: expected a positive number, got 0"),
+        (["--mi", "-1"], "--mi: expected a number >= 0, got -1.0"),
         (["--mi", "1", "1"], "--mi: expected different values, got [1.0, 1.0]"),
         (["--seeds", "2", "2"], "--seeds: expected different values, got [2, 2]"),
-        (["--temperature", "0.1"], "temperature_end: expected at most temperature 0.1, got 0.5"),
-        (["--model", "gaussian", "--z", "1"], "z: expected at least 2"),
-        (["--lr", "nan"], "lr: expected a positive number, got nan"),
-        (["--draw", "no.json"], "No such file"),
+        (["--temperature", "0.1"], "--temperature-end: expected at most temperature 0.1, got 0.5"),
+        (["--model", "gaussian", "--z", "1"], "--z: expected at least 2"),
+        (["--lr", "nan"], "--lr: expected a positive number, got nan"),
+        (["--draw", "no.json"], "--draw: expected a results file, got no.json: No such file"),
     ],
 )
 def test_bad_options(options, message, tmp_path, capsys):
@@ -444,6 +539,26 @@ def test_what_is_no_results_file_is_not_drawn(tmp_path, capsys):
     (tmp_path / "x.json").write_text("{")
     assert main(["--draw", str(tmp_path / "x.json"), "--output", str(tmp_path)]) == 2
     assert "--draw: expected a results file, got x.json" in capsys.readouterr().err
+    (tmp_path / "x.json").write_text('{"runs": []}')
+    (tmp_path / "x.npz").write_text("none")
+    assert main(["--draw", str(tmp_path / "x.json"), "--output", str(tmp_path)]) == 2
+    assert "--draw: expected an .npz archive, got x.npz" in capsys.readouterr().err
+
+
+def test_what_is_no_archive(tmp_path, capsys):
+    for name, content in (("x.npz", b"none"), ("y.npz", b""), ("z.npz", b"PK\3\4 cut short")):
+        (tmp_path / name).write_bytes(content)
+    np.save(tmp_path / "w.npy", np.zeros(3))
+    for name in ("x.npz", "y.npz", "z.npz", "w.npy"):
+        assert start(tmp_path / "out", "--data", tmp_path / name) == 2
+        err = capsys.readouterr().err
+        assert f"--data: expected an .npz archive, got {name}" in err and "pickle" not in err
+
+
+def test_options_are_written_out(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        start(tmp_path, "--epoch", 3)
+    assert "unrecognized arguments: --epoch" in capsys.readouterr().err
 
 
 def test_interrupted(tmp_path, capsys, monkeypatch):
@@ -480,7 +595,8 @@ def test_presets_fill_what_is_not_given():
         (0, 30.0, 3), (0, 0.0, 3), (1, 30.0, 3), (1, 0.0, 3)
     ]  # fmt: skip
     assert settings_of(parser().parse_args([]))[0].epochs == PRESETS["digits"]["epochs"]
-    assert settings_of(parser().parse_args(["--model", "gaussian"]))[0].z == 32
+    gaussian = settings_of(parser().parse_args(["--model", "gaussian"]))
+    assert [(s.z, s.mi) for s in gaussian] == [(32, 0.0), (32, 1.0), (32, 5.0)]
 
 
 def test_the_script_starts(monkeypatch):
