@@ -444,5 +444,8 @@ def test_a_shared_network_that_nothing_trains_is_warned_of():
 
 def test_observed_names_what_the_networks_ask_for():
     vae = vaereg.VAE(Conditional(), ByName(), vaereg.Objective(z=vaereg.KL("z"), c=vaereg.KL("c")))
-    assert {"y"} <= vae.observed
-    assert "epoch" not in vae.observed
+    assert vae.observed == {"c", "y", "z"}
+    leak = vaereg.MINE("z", "w", critic=critics.mlp(3, 1))
+    assert vaereg.VAE(Conditional(), ByName(), leak - vaereg.KL("z")).observed > {"w", "y"}
+    terms = vaereg.Objective(kl=vaereg.KL("z"), own=lambda batch: batch["any"].mean())
+    assert vaereg.VAE(Conditional(), ByName(), terms).observed is None

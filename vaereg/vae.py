@@ -155,17 +155,24 @@ class VAE(nn.Module):
 
     @property
     def observed(self) -> frozenset[str] | None:
-        """Names of the observed variables that encoder and decoder can ask for, codes among them;
-        None where one of them takes any.
+        """Names that encoder and decoder ask for and terms read, codes among them; None where one
+        of the networks takes any, or a term is a plain function.
 
         Example:
             >>> import vaereg
             >>> VAE(nn.Linear(2, 4), nn.Linear(2, 2), vaereg.Objective(kl=vaereg.KL("z"))).observed
-            frozenset()
+            frozenset({'z'})
         """
         if self._encoder_asks.takes_all or self._decoder_asks.takes_all:
             return None
-        return frozenset({*self._encoder_asks.names[1:], *self._decoder_asks.names[1:]})
+        read: set[str] = set()
+        for name in self.objective:
+            term = self.objective[name]
+            term = getattr(term, "term", term)  # what a constraint holds
+            if not getattr(term, "variables", ()):
+                return None
+            read.update(name for variable in term.variables for name in variable.names)
+        return frozenset(read.union(self._encoder_asks.names[1:], self._decoder_asks.names[1:]))
 
     def main_parameters(self) -> list[nn.Parameter]:
         """Parameters for the main optimizer: encoder, decoder, learned priors; no critic.

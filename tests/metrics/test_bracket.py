@@ -567,7 +567,7 @@ def test_models_that_are_none():
 def test_a_misspelt_option_is_no_observed_variable():
     encoder, decoder = nn.Linear(4, 4), nn.Linear(2, 4)
     vae = vaereg.VAE(encoder, decoder, vaereg.Objective(kl=vaereg.KL("z")), likelihood="gaussian")
-    with pytest.raises(TypeError, match="epoch: expected an option, or a variable that encoder"):
+    with pytest.raises(TypeError, match="epoch: expected an option, or a variable that the model"):
         mi_bracket(vae, torch.randn(100, 4), epoch=3)
     with pytest.raises(ValueError, match=r"among the model's codes, \['z'\], got 'q'"):
         mi_bracket(vae, torch.randn(100, 4), code="q", **FAST)

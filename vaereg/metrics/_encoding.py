@@ -58,8 +58,8 @@ def check_observed(model: Any, observed: Mapping[str, Any], rows: int) -> None:
         strange = sorted(set(observed) - cast("frozenset[str]", known) - {"step"})
         if strange:
             raise TypeError(
-                f"{strange[0]}: expected an option, or a variable that encoder or decoder ask for "
-                f"by name, {sorted(cast('frozenset[str]', known))}, got neither"
+                f"{strange[0]}: expected an option, or a variable that the model asks for by "
+                f"name, {sorted(cast('frozenset[str]', known))}, got neither"
             )
 
 

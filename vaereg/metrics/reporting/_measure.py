@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -163,8 +163,9 @@ def measure(
 def _asked(model: Any, observed: Mapping[str, Any]) -> dict[str, Any]:
     """What encoder and decoder ask for, where that is known: the rest is the objective's."""
     known = getattr(model, "observed", None)
-    asked = isinstance(known, frozenset)
-    return {n: v for n, v in observed.items() if not asked or n in known or n == "step"}
+    if not isinstance(known, frozenset):
+        return dict(observed)
+    return {n: v for n, v in observed.items() if n in (*cast("frozenset[str]", known), "step")}
 
 
 def _rows(observed: Mapping[str, Any], rows: slice) -> dict[str, Any]:
