@@ -2,12 +2,9 @@ r"""One page that shows a trained VAE: what it reconstructs, what its codes hold
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from importlib import import_module
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
