@@ -91,6 +91,9 @@ def _dip(kind: Any, share: float) -> Make:
         ratio = share
         if not math.isnan(options["diagonal"]) and weight > 0.0:
             ratio = options["diagonal"] / weight
+        if weight == 0.0 and options["diagonal"] > 0.0:  # the variances alone
+            term = vaereg.DIP("z", kind=kind, off_diagonal=0.0, diagonal=1.0)
+            return {f"dip_{kind}": (options["diagonal"], term)}
         term = vaereg.DIP("z", kind=kind, off_diagonal=1.0, diagonal=ratio)
         return {f"dip_{kind}": (weight, term)}
 
@@ -139,6 +142,7 @@ NAMES: dict[str, Method] = {
 }  # fmt: skip
 """What an objective may be made of."""
 
+_WHOLE = ("steps", "bank")
 Parsed = dict[str, tuple[float, dict[str, float]]]
 
 
@@ -172,6 +176,10 @@ def parse(text: str) -> Parsed:
                     f"got {key!r}"
                 )
             options[key] = _number(text, f"{name} {key}", number)
+            if key in _WHOLE and options[key] != int(options[key]):
+                raise ValueError(
+                    f"objective {text!r}: expected {name} {key} a whole number, got {number!r}"
+                )
         weight = _number(text, name, value) if value else method.default
         found[name] = (weight, options)
     deciding = [name for name in found if NAMES[name].kl is not None]
@@ -195,14 +203,23 @@ def _number(text: str, what: str, value: str) -> float:
 def text_of(parsed: Parsed) -> str:
     """The shortest text of an objective, the same for all ways to write it."""
     parts: list[str] = []
-    for name, (weight, options) in sorted(parsed.items()):
+    plain = {
+        "beta" if name == "vae" and own[0] != 1.0 else name: own for name, own in parsed.items()
+    }
+    for name, (weight, options) in sorted(plain.items()):
         own = [
-            f"{key}={value:g}"
+            f"{key}={_text(value)}"
             for key, value in options.items()
             if not math.isnan(value) and value != NAMES[name].options[key]
         ]
-        parts.append(",".join([name if name == "vae" else f"{name}:{weight:g}", *own]))
+        parts.append(",".join([name if name == "vae" else f"{name}:{_text(weight)}", *own]))
     return "+".join(parts)
+
+
+def _text(value: float) -> str:
+    """A number that reads back as itself, without a plus: that joins names."""
+    short = f"{value:g}"
+    return (short if float(short) == value else repr(value)).replace("e+", "e")
 
 
 def build(text: str, context: Context) -> vaereg.Objective:

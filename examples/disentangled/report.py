@@ -23,6 +23,7 @@ from .study import Row, Study
 
 __all__ = ["as_json", "pictures", "rank_correlations", "results", "summary", "table"]
 
+_UDR_ROWS = 5000
 COLUMNS = ("beta_vae", "factor_vae", "mig", "dci", "nll", "mi", "tc")
 
 
@@ -67,7 +68,19 @@ def rank_correlations(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"names": names, "spearman": matrix, "runs": len(rows)}
 
 
-def _add_udr(runs: list[dict[str, Any]], output: Path, rows: Sequence[Row]) -> None:
+def _some(mean: NDArray[Any], histogram: int) -> NDArray[Any]:
+    """Rows at random, the same whether all codes were kept or those that were counted.
+
+    Stored rows are in the order of the factors: the first of them are of one shape.
+    """
+    if len(mean) > histogram:
+        mean = mean[np.sort(np.random.default_rng(0).permutation(len(mean))[:histogram])]
+    return mean[np.random.default_rng(1).permutation(len(mean))[:_UDR_ROWS]]
+
+
+def _add_udr(
+    runs: list[dict[str, Any]], output: Path, rows: Sequence[Row], histogram: int
+) -> None:
     """UDR of each run among the runs of its objective, from the stored codes."""
     groups: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
@@ -78,7 +91,7 @@ def _add_udr(runs: list[dict[str, Any]], output: Path, rows: Sequence[Row]) -> N
         codes, kl = [], []
         for i in own:
             with np.load(output / rows[i].settings.folder / "codes.npz") as file:
-                codes.append(file["mean"][:5000])
+                codes.append(_some(file["mean"], histogram))
             kl.append(rows[i].values["unsupervised"]["kl_per_code"])
         for i, score in zip(own, udr(codes, kl=kl, method="spearman").scores, strict=True):
             runs[i]["unsupervised"]["udr"] = float(score)
@@ -101,7 +114,7 @@ def results(
         }
         for row in rows
     ]
-    _add_udr(runs, study.options.output, rows)
+    _add_udr(runs, study.options.output, rows, study.depth.histogram)
     return {
         "commit": commit(),
         "torch": str(torch.__version__),

@@ -145,7 +145,9 @@ class Trainer:
                 continue
             torch.manual_seed(_seed(self.runs[i].seed, self.step, 1))
             z = {"z": code.detach()}
-            other = None if parameters is None else {"z": vaereg.gaussian(parameters)}
+            # What another model wants must not use up this one's random numbers.
+            own = parameters is not None and wants_other(self.runs[i].objective)
+            other = {"z": vaereg.gaussian(parameters)} if own else None
             for _ in range(self.runs[i].critic_steps):
                 self.objectives[i].critic_step(z, self.critics[i], other=other, step=self.step)
 

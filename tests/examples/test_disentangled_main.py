@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_disentangled_data import small
 
-from disentangled import evaluate, pages, shifts, study
+from disentangled import evaluate, pages, report, shifts, study
 from disentangled.data import Pictures
 from disentangled.equal import against_beta, beta_of
 from disentangled.evaluate import SCORES, Codes, Depth, downstream, scores
@@ -290,3 +290,12 @@ def test_pages_and_the_comparison_are_written(tmp_path, monkeypatch, capsys):
     assert "Known factors" in text and "http" not in text
     found = results(tmp_path)["equal_reconstruction"]["dip2:1"]
     assert found["seeds"] + found["outside"] == 1
+
+
+def test_udr_reads_all_shapes_and_the_same_rows_whatever_is_kept():
+    """Stored rows are in the order of the factors."""
+    y = np.repeat(np.arange(3.0), 6000)[:, None]
+    kept = np.sort(np.random.default_rng(0).permutation(len(y))[:10_000])
+    some, every = report._some(y[kept], 10_000), report._some(y, 10_000)
+    assert np.array_equal(some, every) and len(some) == 5000
+    assert np.bincount(some[:, 0].astype(int)).min() > 1500

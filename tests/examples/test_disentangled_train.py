@@ -66,6 +66,37 @@ def test_names_become_terms_and_weights(text, weights):
     assert build(text, CONTEXT).weights == weights
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["vae:4", "vae:0", "vae:4+dip1:2", "capacity:25@1000000", "infovae:1000000", "beta:1e38",
+     "capacity:25,gamma=1e6", "beta:10.00001", "beta:4.0000001", "tc:6,bank=640"],
+)  # fmt: skip
+def test_the_stored_text_means_what_was_asked_for(text):
+    stored = text_of(parse(text))
+    assert text_of(parse(stored)) == stored
+    asked, kept = build(text, CONTEXT).weights, build(stored, CONTEXT).weights
+    assert asked == kept
+    weights = [own[0] for own in parse(text).values()]
+    assert sorted(own[0] for own in parse(stored).values()) == sorted(weights)
+
+
+@pytest.mark.parametrize("text", ["tc:6,bank=1.7", "capacity:25@0.5"])
+def test_counts_are_whole(text):
+    with pytest.raises(ValueError, match="a whole number, got"):
+        parse(text)
+
+
+@pytest.mark.parametrize("kind", ["i", "ii"])
+def test_the_variances_alone_may_be_penalised(kind):
+    objective = build(f"dip{len(kind)}:0,diagonal=7", CONTEXT)
+    mean, logvar = torch.randn(32, 4), torch.zeros(32, 4)
+    covariance = torch.cov(mean.T, correction=0) + (torch.eye(4) if kind == "ii" else 0.0)
+    exact = 7.0 * (covariance.diag() - 1.0).square().sum()
+    report = objective({"z": vaereg.gaussian((mean, logvar))})
+    dip = report.total - report.values["kl"]
+    assert dip.item() == pytest.approx(exact.item(), rel=1e-4)
+
+
 def test_every_name_has_a_value_and_a_gradient():
     for name in NAMES:
         objective = build(name, CONTEXT)
@@ -180,6 +211,20 @@ def test_models_trained_together_are_those_trained_alone(pictures, tmp_path):
         assert [row.keys() for row in alone.history[0]] == [r.keys() for r in together.history[i]]
         for a, b in zip(alone.history[0], together.history[i], strict=True):
             assert a == pytest.approx(b, rel=1e-3, abs=1e-3)
+
+
+def test_a_second_batch_for_one_model_leaves_the_others_draws_alone(pictures):
+    """The adversary draws from the prior: the same draws beside FactorVAE as alone."""
+    found = []
+    for objectives in (["aae:1"], ["aae:1", "factor:10"]):
+        trainer = Trainer([run(objective) for objective in objectives], pictures, CPU)
+        drawn = []
+        term = trainer.objectives[0]["adversary"]
+        term.critic.register_forward_hook(lambda m, x, y, drawn=drawn: drawn.append(x[0].detach()))
+        trainer.train_step()
+        found.append(torch.cat([x.flatten() for x in drawn]))
+    assert found[0].shape == found[1].shape
+    assert torch.allclose(*found, atol=1e-4)
 
 
 @pytest.mark.parametrize("objective", ["factor:10+tc:4,bank=8", "aae:2+beta:1", "capacity:5@4"])

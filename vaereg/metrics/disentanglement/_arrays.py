@@ -54,16 +54,31 @@ def _read(name: str, value: Array) -> NDArray[Any]:
     return array
 
 
+_LARGE = 1e30
 _AXES = {"codes": "(n, D)", "factors": "(n, K)", "logvar": "(n, D)", "kl": "(D,)"}
 
 
 def as_codes(value: Array, name: str = "codes") -> Floats:
     """Finite codes ``(n, D)`` in float32 or float64."""
     array = _read(name, value)
+    if array.dtype.kind == "f":
+        _check_size(name, array)
     if array.dtype.kind == "f" and array.dtype.itemsize in (4, 8):
         return array
     half = array.dtype.kind == "f" and array.dtype.itemsize == 2
     return array.astype(np.float32 if half else np.float64)
+
+
+def _check_size(name: str, array: NDArray[Any]) -> None:
+    """Squares, ranges and products of codes must stay inside of the numbers that there are."""
+    most = np.abs(array).max(0)
+    wrong = (most > _LARGE) | ((most < 1.0 / _LARGE) & (most > 0.0))
+    if wrong.any():
+        column = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"{name}: expected columns of values up to {1 / _LARGE:g} at least and {_LARGE:g} at "
+            f"most, or of zeros, got {float(most[column]):g} in column {column}; scale the codes"
+        )
 
 
 def as_factors(value: Array, rows: int, *, real: bool = False) -> NDArray[Any]:
@@ -77,6 +92,11 @@ def as_factors(value: Array, rows: int, *, real: bool = False) -> NDArray[Any]:
         raise TypeError(
             "factors: expected integer values, got real ones; number the values of each factor "
             "(numpy.unique with return_inverse=True)"
+        )
+    if array.dtype.kind in "fu" and float(np.abs(array).max()) >= 2.0**63:
+        raise ValueError(
+            "factors: expected values that int64 holds, got larger ones; number the values of "
+            "each factor (numpy.unique with return_inverse=True)"
         )
     return array.astype(np.int64)
 

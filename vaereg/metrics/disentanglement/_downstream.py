@@ -102,7 +102,9 @@ def downstream_accuracy(
     rows = held_out(codes, factors, test, (max(1, n - rest), rest), rng)
     order = rng.permutation(len(rows.codes))
     z, y = rows.codes[order], rows.factors[order]
-    sizes = tuple(labels or [size for size in _LABELS if size <= len(z)])
+    if labels is None or not len(labels):
+        labels = [size for size in _LABELS if size <= len(z)]
+    sizes = tuple(int(size) for size in labels)
     if not sizes or min(sizes) < 1 or max(sizes) > len(z):
         raise ValueError(f"labels: expected numbers from 1 to {len(z)} (rows), got {sizes}")
     make = maker(predictor, ("gbt", "logistic"), rng)

@@ -143,7 +143,7 @@ def sap(
     else:
         raise ValueError(f"method: expected 'svm' or 'r2', got {method!r}")
     found = gaps(matrix)
-    return SAP(float(found.mean()), found, matrix, kept)
+    return SAP(float(found.mean()), found, matrix[: as_codes(codes).shape[1]], kept)
 
 
 def _squared_correlation(codes: Floats, factors: Floats, min_variance: float) -> Floats:

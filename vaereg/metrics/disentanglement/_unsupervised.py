@@ -24,7 +24,8 @@ def gaussian_total_correlation(codes: Array) -> float:
     Returns:
         Nats. Dead codes are left out: a constant is independent of everything (the published
         formula gives nan). Codes of which one is a linear function of others, as in fewer rows
-        than codes, give inf.
+        than codes, give inf; in float32 only where their means are near 0 beside their spread,
+        for the relation is else hidden by rounding.
 
     Raises:
         ValueError: If there are fewer than two rows, or a code is not finite.
