@@ -234,3 +234,14 @@ def test_a_deterministic_code_may_have_a_prior():
     assert torch.isfinite(vaereg.MMD("z")({"z": code}))
     with pytest.raises(ValueError, match="expected a prior of shape"):
         vaereg.deterministic(torch.randn(6, 3), prior=prior)
+
+
+def test_mode_is_the_most_likely_value():
+    logits = torch.randn(6, 2, 4, dtype=torch.double)
+    c = vaereg.categorical(logits, temperature=0.05)
+    assert torch.equal(c.mode, torch.nn.functional.one_hot(logits.argmax(-1), 4).double())
+    mean = torch.randn(6, 3)
+    assert torch.equal(vaereg.gaussian((mean, torch.zeros(6, 3))).mode, mean)
+    assert torch.equal(vaereg.deterministic(mean).mode, mean)
+    half = vaereg.categorical(torch.randn(6, 4).bfloat16(), temperature=1.0)
+    assert half.mode.dtype == torch.bfloat16 and (half.mode.sum(-1) == 1).all()

@@ -44,6 +44,20 @@ class Code:
                     f"{type(given).__name__}; vaereg.gaussian takes mean and log-variance"
                 )
 
+    @property
+    def mode(self) -> Tensor:
+        """The posterior's most likely value, for evaluation: the class as one-hot rows, a
+        Gaussian's mean; the value itself where there is no posterior.
+
+        Example:
+            >>> categorical(torch.tensor([[0.1, 2.0, 0.3]]), temperature=0.5).mode
+            tensor([[0., 1., 0.]])
+        """
+        if self.q is None:
+            return self.value
+        mode: Tensor = self.q.mode
+        return mode.to(self.value.dtype)
+
     def detach(self) -> Code:
         """The same code without any gradient.
 

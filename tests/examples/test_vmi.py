@@ -6,6 +6,7 @@ import math
 import os
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -657,3 +658,13 @@ def test_the_stamp_tells_code_that_is_in_no_commit(tmp_path, monkeypatch):
     (tmp_path / "new" / "other.py").unlink()
     (tmp_path / "model.py").write_text("a = 2\n")
     assert command.commit() == clean + "-changed"
+
+
+def test_stored_brackets_are_in_order():
+    """Of every model whose results are stored: lower less three standard errors <= upper."""
+    folder = Path(main.__code__.co_filename).parent / "results"
+    runs = [run for path in folder.glob("*_brackets.json")
+            for run in json.loads(path.read_text())["runs"]]  # fmt: skip
+    assert len(runs) >= 24
+    for run in runs:
+        assert run["lower"] - 3 * run["lower_error"] <= run["upper"], run["name"]
