@@ -354,13 +354,15 @@ def disentangled_section(path: Path) -> str:
             ["objective", "seeds compared", "MIG", "FactorVAE score", "DCI", "TC"], lines
         )
     runs = content["runs"]
+    trained = ", ".join(dict.fromkeys(run["commit"][:12] for run in runs))
     return text + (
         f"\n\n- {content['data']}, {content['pictures']} pictures; {_setting(runs, 'steps')} "
         f"steps of {_setting(runs, 'batch')}, rate {_setting(runs, 'lr')}, critic "
         f"{_setting(runs, 'critic_depth')} x {_setting(runs, 'critic_width')}, precision "
         f"{_setting(runs, 'precision')}; measured on {runs[0]['rows']} pictures, boosting rounds "
         f"{content['measured']['trees']}. Device: {content['device']}; torch {content['torch']}; "
-        f"commit `{content['commit'][:12]}`. Command: `python examples/disentangled_dsprites.py "
+        f"trained by commit `{trained}`, tables by "
+        f"`{content['commit'][:12]}`. Command: `python examples/disentangled_dsprites.py "
         f"{_public(' ' + content['command']).strip()}`"
     )
 

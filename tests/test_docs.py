@@ -182,7 +182,7 @@ def test_disentangled_beside_the_source(reproductions):
         "data": "re-render", "pictures": 737280, "measured": {"trees": 10},
         "summary": {"tc:6": dict.fromkeys(names, one), "beta:4+dip2:1": dict.fromkeys(names, one)},
         "equal_reconstruction": {"tc:6": {"seeds": 3, "outside": 1, "mig": gain}},
-        "runs": [{"settings": run, "rows": 100}],
+        "runs": [{"settings": run, "rows": 100, "commit": "abcdef"}],
     }  # fmt: skip
     path = reproductions.DISENTANGLED / "dsprites.json"
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -191,7 +191,7 @@ def test_disentangled_beside_the_source(reproductions):
     assert "| `tc:6` | 3 | 0.884 ± 0.049 | 0.500 ± 0.125 | 0.736 ± 0.028 |" in text
     assert "| `beta:4+dip2:1` | 3 | — | 0.500 ± 0.125 | — |" in text
     assert "| `tc:6` | 3 of 4 | 0.250 ± 0.500 (above in 2) | — | — | — |" in text
-    assert "commit `0123456789ab`" in text and "/a/b" not in text
+    assert "by commit `abcdef`, tables by `0123456789ab`" in text and "/a/b" not in text
 
 
 def test_paper_beside_ours(reproductions, capsys):

@@ -108,6 +108,7 @@ def results(
             "settings": asdict(row.settings),
             "seconds": round(row.seconds, 1),
             "together": row.together,
+            "commit": row.commit,
             **row.values,
             "unsupervised": dict(row.values["unsupervised"]),
             "history": row.history,

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.checkpoint import load_checkpoint, write_text
-from harness.command import check_folder, device_of
+from harness.command import check_folder, commit, device_of
 
 from .data import Pictures
 from .evaluate import DEPTHS, Codes, Depth, measure
@@ -51,6 +51,7 @@ class Row:
         history: Of the training.
         seconds: Of the training, shared evenly among the models trained together.
         together: Models that were trained together.
+        commit: Of the code that trained and measured it.
     """
 
     settings: Settings
@@ -58,6 +59,7 @@ class Row:
     history: list[dict[str, float]]
     seconds: float
     together: int
+    commit: str = ""
 
 
 def load_study(options: argparse.Namespace) -> Study:
@@ -93,7 +95,8 @@ def _stored(study: Study, run: Settings) -> Row | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["what"] != _what(study, run):
             return None
-        return Row(run, found["values"], found["history"], found["seconds"], found["together"])
+        own = (found[name] for name in ("values", "history", "seconds", "together"))
+        return Row(run, *own, commit=found.get("commit", ""))
     except (OSError, json.JSONDecodeError, KeyError, TypeError):
         return None
 
@@ -158,7 +161,7 @@ def _measured(study: Study, trainer: Trainer, i: int, seconds: float) -> Row:
     kept = codes if study.options.keep_codes else codes.some(study.depth.histogram)
     write_arrays(folder / "codes.npz", _arrays(kept))
     write_arrays(folder / "pictures.npz", pictures)
-    row = Row(run, values, trainer.history[i], seconds, len(trainer.runs))
+    row = Row(run, values, trainer.history[i], seconds, len(trainer.runs), commit())
     content = asdict(row) | {"what": _what(study, run)}
     write_text(folder / "measured.json", json.dumps(content, allow_nan=False) + "\n")
     return row
