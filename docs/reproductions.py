@@ -345,6 +345,7 @@ def disentangled_section(path: Path) -> str:
             for n in names
         ]
         for objective, entry in gains.items()
+        if entry["seeds"]
     ]
     if lines:
         text += (
