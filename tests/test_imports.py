@@ -21,17 +21,19 @@ ARROWS: dict[str, set[str]] = {
     "schedules": set(),
     "critics": {"critics"},
     "codes": {"functional"},
-    "_checks": {"codes", "functional"},
-    "regularizer": {"_checks", "codes", "critics", "functional", "objective"},
-    "_pairs": {"_checks", "codes", "critics", "regularizer"},
+    "_names": set(),
+    "_checks": {"_names", "codes", "functional"},
+    "regularizer": {"_checks", "_names", "codes", "critics", "functional", "objective"},
+    "_pairs": {"_checks", "_names", "codes", "critics", "regularizer"},
     "regularizers": {
-        "_checks", "_pairs", "codes", "critics", "functional", "regularizer", "schedules",
+        "_checks", "_names", "_pairs", "codes", "critics", "functional", "regularizer",
+        "schedules",
     },
     "report": {"schedules"},
     "objective": {"codes", "regularizer", "report", "schedules"},
     "distributed": {"objective"},
     "vae": {"codes", "functional", "objective", "report"},
-    "metrics": {"metrics", "functional", "critics"},
+    "metrics": {"metrics", "_names", "functional", "critics"},
 }  # fmt: skip
 
 

@@ -3,18 +3,17 @@ r"""Named variables: parsing, look-up in a batch, and checks that read no values
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from vaereg._names import Part, Spec, parse
 from vaereg.codes import Batch, Code
 from vaereg.functional.families import slice_event
 
 __all__ = [
-    "Spec",
     "Variable",
     "check_finite",
     "check_one_hot",
@@ -23,27 +22,6 @@ __all__ = [
     "same_rows",
     "variables_text",
 ]
-
-Spec: TypeAlias = "str | tuple[str, ...]"
-
-_NAME = re.compile(r"^\s*(?P<name>[^\[\]]+?)\s*(?:\[(?P<index>[^\[\]]*)\])?\s*$")
-_SLICE = re.compile(r"^\s*(-?\d+)?\s*:\s*(-?\d+)?\s*(?::\s*(\d+))?\s*$")
-_LIST = re.compile(r"^\s*-?\d+\s*(?:,\s*-?\d+\s*)*$")
-
-
-def _parse(text: str) -> tuple[str, Any]:
-    match = _NAME.match(text)
-    if match is None:
-        raise ValueError(f"variable: expected a name like 'z' or 'z[:2]', got {text!r}")
-    index = match["index"]
-    if index is None:
-        return match["name"], None
-    bounds = _SLICE.match(index)
-    if bounds is not None:
-        return match["name"], slice(*(int(g) if g else None for g in bounds.groups()))
-    if _LIST.match(index):
-        return match["name"], [int(part) for part in index.split(",")]
-    raise ValueError(f"variable: expected a part like 'z[:2]', 'z[3]' or 'z[0,4]', got {text!r}")
 
 
 class Variable:
@@ -55,34 +33,29 @@ class Variable:
     """
 
     def __init__(self, spec: Spec, term: str) -> None:
-        names = (spec,) if isinstance(spec, str) else tuple(spec)
-        if not names or not all(isinstance(n, str) for n in names):  # pyright: ignore
-            raise TypeError(f"{term}: expected a variable name or a tuple of names, got {spec!r}")
         self.term = term
-        self.parts = tuple(_parse(name) for name in names)
-        self.names = tuple(name for name, _ in self.parts)
-        self.texts = tuple(name.strip() for name in names)
-        self.text = "+".join(names)
+        self.parts = parse(spec, term)
+        self.names = tuple(part.name for part in self.parts)
+        self.texts = tuple(part.text for part in self.parts)
+        self.text = spec if isinstance(spec, str) else "+".join(spec)
 
     def __repr__(self) -> str:
         return f"Variable({self.text!r})"
 
-    def _entries(self, batch: Batch) -> list[tuple[str, Any, Code | Tensor]]:
+    def _entries(self, batch: Batch) -> list[tuple[Part, Code | Tensor]]:
         if not isinstance(batch, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
                 f"{self.term}: expected batch to be a mapping of names to codes and tensors, got "
                 f"{type(batch).__name__}"
             )
-        entries: list[tuple[str, Any, Code | Tensor]] = []
-        for name, index in self.parts:
+        for name in self.names:
             if name not in batch:
                 near = difflib.get_close_matches(name, list(batch), n=1)
                 raise ValueError(
                     f"{self.term}: expected variable {name!r} in the batch, got "
                     f"{sorted(batch)}" + (f"; did you mean {near[0]!r}?" if near else "")
                 )
-            entries.append((name, index, batch[name]))
-        return entries
+        return [(part, batch[part.name]) for part in self.parts]
 
     def values(self, batch: Batch) -> Tensor:
         """The variable as a floating-point tensor ``(B, *event)``; a joint is ``(B, D)``.
@@ -93,7 +66,8 @@ class Variable:
                 dimension, or the entries differ in rows.
         """
         tensors: list[Tensor] = []
-        for name, index, entry in self._entries(batch):
+        for part, entry in self._entries(batch):
+            name, index = part.name, part.index
             tensor = entry.value if isinstance(entry, Code) else entry
             if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TypeError(
@@ -110,7 +84,7 @@ class Variable:
                     f"{self.term}: expected variable {name!r} of shape (B, D, ...), got "
                     f"{tuple(tensor.shape)}"
                 )
-            self._check_index(name, index, tensor)
+            part.check(self.term, tensor.shape[1])
             tensors.append(tensor if index is None else tensor[:, index])
         if len(tensors) == 1:
             return tensors[0]
@@ -132,7 +106,8 @@ class Variable:
         """
         wanted = "a posterior and a prior" if prior else "a posterior"
         found: list[Code] = []
-        for name, index, entry in self._entries(batch):
+        for part, entry in self._entries(batch):
+            name, index = part.name, part.index
             if not isinstance(entry, Code):
                 raise TypeError(
                     f"{self.term}: expected variable {name!r} to be a Code with {wanted} (see "
@@ -141,14 +116,16 @@ class Variable:
             if not prior:
                 # Checks and slices are of posterior and prior together: the first stands for both.
                 entry = Code(entry.value, entry.q, entry.q)
-            for part, distribution in (("posterior q", entry.q), ("prior p", entry.p)):
+            for which, distribution in (("posterior q", entry.q), ("prior p", entry.p)):
                 if distribution is None:
-                    raise TypeError(f"{self.term}: expected code {name!r} with a {part}, got None")
+                    raise TypeError(
+                        f"{self.term}: expected code {name!r} with a {which}, got None"
+                    )
             _check_rows(self.term, name, entry)
             if index is None:
                 found.append(entry if prior else Code(entry.value, entry.q))
                 continue
-            self._check_index(name, index, entry.value)
+            part.check(self.term, entry.value.shape[1] if entry.value.ndim > 1 else 0)
             given = entry.p
             if given is not None and entry.q is not None and not given.batch_shape:
                 # A prior shared by all rows has no batch dimension to keep while slicing.
@@ -162,23 +139,6 @@ class Variable:
             found.append(Code(entry.value[:, index], q, p if prior else None))
         same_rows(self.term, **{n: c.value for n, c in zip(self.names, found, strict=True)})
         return found
-
-    def _check_index(self, name: str, index: Any, tensor: Tensor) -> None:
-        width = tensor.shape[1] if tensor.ndim > 1 else 0
-        if isinstance(index, list):
-            inside = all(-width <= i < width for i in index)  # pyright: ignore
-        elif isinstance(index, slice):
-            bounds = cast("list[int | None]", [index.start, index.stop])
-            ends = [end for end in bounds if end is not None]
-            # Python clips a slice that runs over the end; here it is a mistake to be named.
-            inside = len(range(*cast("slice", index).indices(width))) > 0
-            inside = inside and all(-width <= end <= width for end in ends)
-        else:
-            return
-        if not inside:
-            raise ValueError(
-                f"{self.term}: expected part {self.text!r} inside of {name!r} of width {width}"
-            )
 
 
 def _check_rows(term: str, name: str, code: Code) -> None:

@@ -114,7 +114,7 @@ class Objective(nn.Module):
             if not term.counts_kl or (isinstance(weight, (int, float)) and weight == 0):
                 continue
             for variable in term.variables:
-                for (code, index), part in zip(variable.parts, variable.texts, strict=True):
+                for part, code, index in variable.parts:
                     # Two different parts may be disjoint; the whole and a part never are.
                     others = seen.setdefault(code, {})
                     clash = [p for p in others if p == part or index is None or p == code]

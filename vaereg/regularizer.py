@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from vaereg._checks import Spec, Variable, check_finite, variables_text
+from vaereg._checks import Variable, check_finite, variables_text
+from vaereg._names import Spec
 from vaereg.codes import Batch, Code
 from vaereg.critics import check_critic
 

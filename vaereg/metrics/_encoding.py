@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from vaereg._names import Part
 from vaereg.metrics._posteriors import draw, family
-from vaereg.metrics._spec import Part
 
 __all__ = ["Batches", "check_observed", "device_of", "encode", "evaluating", "given"]
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Normal, OneHotCategorical
 from torch.nn import functional as F
 
+from vaereg._names import Part
 from vaereg.functional import gaussian_kl, kl_per_row, pairwise_log_density
 from vaereg.functional.entropies import joint_probabilities
 from vaereg.functional.families import base_of
-from vaereg.metrics._spec import Part, check_inside
 
 __all__ = ["Family", "Latent", "aggregated", "draw", "family", "read", "states"]
 
@@ -225,7 +225,7 @@ def _code(part: Part, codes: Mapping[str, Any]) -> Any:
             raise ValueError(
                 f"code: expected a categorical variable as a whole, got part {part.text!r}"
             )
-        check_inside(part, shape[1])
+        part.check("code", shape[1])
     return code
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vaereg._names import Part, parse
 from vaereg.metrics._bracket import MIBracket, bracket
 from vaereg.metrics._encoding import Batches, device_of, encode, given
 from vaereg.metrics._fit import Budget
 from vaereg.metrics._posteriors import read
 from vaereg.metrics._reader import Maker, Target, log_likelihood
-from vaereg.metrics._spec import Part, parse
 
 __all__ = ["MIBracket", "mi_bracket"]
 
@@ -126,7 +126,9 @@ def mi_bracket(
         >>> found.lower <= found.exact <= found.upper, found.exact - found.lower < 0.05
         (True, True)
     """
-    parts = parse(code)
+    parts = parse(code, "code")
+    if len({part.name for part in parts}) < len(parts):
+        raise ValueError(f"code: expected each variable once, got {code!r}")
     _check(x)
     for name, number in (
         ("draws", draws), ("epochs", epochs), ("batch_size", batch_size), ("patience", patience),
@@ -206,7 +208,7 @@ def _check(x: Tensor) -> None:
 def _codes(
     source: Any,
     x: Tensor,
-    parts: list[Part],
+    parts: Sequence[Part],
     decoded: Tensor | None,
     observed: dict[str, Any],
     size: int,

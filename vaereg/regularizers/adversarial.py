@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaereg._checks import Spec, Variable, check_width, same_rows
+from vaereg._checks import Variable, check_width, same_rows
+from vaereg._names import Spec
 from vaereg.codes import Batch, Code
 from vaereg.critics import frozen, input_width, read_input
 from vaereg.functional.mmd import prior_draws
@@ -235,7 +236,7 @@ class Adversary(CriticRegularizer):
                 )
 
     def _draw(self, variable: Variable, batch: Batch) -> Tensor:
-        ((name, index),) = variable.parts
+        ((_, name, index),) = variable.parts
         entry = batch[name]
         prior, value = (entry.p, entry.value) if isinstance(entry, Code) else (None, entry)
         drawn = prior_draws(prior, value, f"{self.name}: variable {name!r}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from vaereg._checks import Spec
+from vaereg._names import Spec
 from vaereg.codes import Batch, Code
 from vaereg.functional.aggregated import (
     BACKENDS,

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vaereg._checks import Spec, check_finite, check_varies, check_width, same_rows
+from vaereg._checks import check_finite, check_varies, check_width, same_rows
+from vaereg._names import Spec
 from vaereg.codes import Batch
 from vaereg.critics import frozen, input_width, read_input
 from vaereg.functional.variational import (

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaereg._checks import Spec
+from vaereg._names import Spec
 from vaereg.codes import Batch, Code
 from vaereg.functional.divergences import kl_per_row, kl_terms
 from vaereg.regularizer import Regularizer

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vaereg._checks import Spec, check_one_hot, check_width, same_rows
+from vaereg._checks import check_one_hot, check_width, same_rows
+from vaereg._names import Spec
 from vaereg.codes import Batch
 from vaereg.critics import frozen, input_width
 from vaereg.regularizer import CriticRegularizer, detach_batch

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaereg._checks import Spec
+from vaereg._names import Spec
 from vaereg.codes import Batch, Code, StandardNormal
 from vaereg.functional.mmd import Kernel, default_scales, mmd, prior_draws, scale_factors
 from vaereg.regularizer import Regularizer, zero_like
@@ -94,7 +94,7 @@ class MMD(Regularizer):
         return torch.cat(columns, 1)
 
     def _entries(self, batch: Batch) -> Iterator[tuple[str, Any, Code | Tensor]]:
-        return ((name, index, batch[name]) for name, index in self.variables[0].parts)
+        return ((name, index, batch[name]) for _, name, index in self.variables[0].parts)
 
     @torch.no_grad()
     def _scales(self, batch: Batch) -> Tensor | tuple[float, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
-from vaereg._checks import Spec
+from vaereg._names import Spec
 from vaereg.codes import Batch
 from vaereg.functional.families import base_of
 from vaereg.functional.moments import dip_penalty, expected_covariance, posterior_covariance

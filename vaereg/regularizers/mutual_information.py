@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vaereg._checks import Spec
+from vaereg._names import Spec
 from vaereg._pairs import Pairs, PairTerm
 from vaereg.codes import Batch
 from vaereg.functional.bounds import (

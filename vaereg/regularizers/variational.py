@@ -9,7 +9,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from vaereg._checks import Spec, Variable, check_one_hot, check_width, same_rows
+from vaereg._checks import Variable, check_one_hot, check_width, same_rows
+from vaereg._names import Spec
 from vaereg.codes import Batch, Code
 from vaereg.critics import frozen, input_width, read_input
 from vaereg.functional.entropies import categorical_entropy
@@ -162,7 +163,7 @@ class VariationalMI(CriticRegularizer):
         self.variables[0].values(batch)  # a joint's rows agree
         found: list[Part] = []
         for variable in self.code_parts:
-            (name, index), value = variable.parts[0], variable.values(batch)
+            (_, name, index), value = variable.parts[0], variable.values(batch)
             entry = batch[name]
             if isinstance(entry, Code):
                 if entry.fixed and entry.p is not None and self.entropy != "none":
@@ -301,13 +302,13 @@ class VariationalMI(CriticRegularizer):
 def _check_apart(term: str, parts: tuple[Variable, ...]) -> None:
     """A coordinate that is given twice would be counted as two independent draws."""
     for k, later in enumerate(parts):
-        (name, index), text = later.parts[0], later.text
+        _, name, index = later.parts[0]
         for earlier in parts[:k]:
-            (other, before) = earlier.parts[0]
+            _, other, before = earlier.parts[0]
             if name == other and (index is None or before is None or _meet(index, before)):
                 raise ValueError(
                     f"{term}: expected parts of the code that do not overlap, got "
-                    f"{earlier.text!r} and {text!r}"
+                    f"{earlier.text!r} and {later.text!r}"
                 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any, cast
@@ -213,45 +213,36 @@ def page(
     numbers: Mapping[str, Any],
 ) -> str:
     """The whole file."""
-    return "".join(_page(title, subtitle, lead, warnings, sections, skipped, details, numbers))
-
-
-def _page(
-    title: str,
-    subtitle: str,
-    lead: str,
-    warnings: Sequence[Notice],
-    sections: Sequence[Section],
-    skipped: Sequence[tuple[str, str]],
-    details: Mapping[str, Any],
-    numbers: Mapping[str, Any],
-) -> Iterator[str]:
     style = files("vaereg.metrics.reporting").joinpath("style.css").read_text(encoding="utf-8")
-    yield (
+    out = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{style}</style></head><body>"
-        f"<header><h1>{escape(title)}</h1><p class='soft'>{escape(subtitle)}</p><nav>"
-    )
-    yield "".join(f'<a href="#{anchor}">{escape(head)}</a>' for anchor, head, _ in sections)
-    yield f"</nav></header><main>{lead}"
+        f"<header><h1>{escape(title)}</h1><p class='soft'>{escape(subtitle)}</p><nav>",
+        *(f'<a href="#{anchor}">{escape(head)}</a>' for anchor, head, _ in sections),
+        f"</nav></header><main>{lead}",
+    ]
     if not warnings:
-        yield '<p class="fine">✓ No sign of collapse, and nothing that contradicts itself.</p>'
-    for notice in warnings:
-        yield (
-            f'<div class="notice {notice.level}"><b>{escape(notice.head)}</b>'
-            f"<p>{escape(notice.text)}</p></div>"
+        out.append(
+            '<p class="fine">✓ No sign of collapse, and nothing that contradicts itself.</p>'
         )
-    for anchor, head, body in sections:
-        yield f'<section id="{anchor}"><h2>{escape(head)}</h2>{body}</section>'
+    out += [
+        f'<div class="notice {notice.level}"><b>{escape(notice.head)}</b>'
+        f"<p>{escape(notice.text)}</p></div>"
+        for notice in warnings
+    ]
+    out += [
+        f'<section id="{anchor}"><h2>{escape(head)}</h2>{body}</section>'
+        for anchor, head, body in sections
+    ]
     if skipped:
-        yield '<section id="skipped"><h2>Not measured</h2>'
-        yield charts.table(("what", "why"), skipped).replace("<table>", '<table class="why">')
-        yield "</section>"
-    yield "</main><footer>"
+        table = charts.table(("what", "why"), skipped).replace("<table>", '<table class="why">')
+        out.append(f'<section id="skipped"><h2>Not measured</h2>{table}</section>')
+    out.append("</main><footer>")
     if details:
-        yield "<p>" + " · ".join(f"{escape(k)}: {escape(str(v))}" for k, v in details.items())
-        yield "</p>"
-    numbers_text = json.dumps(numbers, indent=1, allow_nan=False)
-    yield f"<details><summary>All numbers</summary><pre>{escape(numbers_text)}</pre></details>"
-    yield "</footer></body></html>\n"
+        line = " · ".join(f"{escape(k)}: {escape(str(v))}" for k, v in details.items())
+        out.append(f"<p>{line}</p>")
+    text = escape(json.dumps(numbers, indent=1, allow_nan=False))
+    out.append(f"<details><summary>All numbers</summary><pre>{text}</pre></details>")
+    out.append("</footer></body></html>\n")
+    return "".join(out)
