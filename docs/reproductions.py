@@ -1,7 +1,7 @@
-"""Write the tables of docs/reproductions.md from the stored results.
+"""Write the tables of docs/reproductions.md, and of one example, from the stored results.
 
-python docs/reproductions.py           # rewrite the page
-python docs/reproductions.py --check   # fail if the page is stale
+python docs/reproductions.py           # rewrite the pages
+python docs/reproductions.py --check   # fail if a page is stale
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -439,38 +439,42 @@ def sections() -> dict[str, str]:
     return parts
 
 
-def page(text: str) -> str:
+def renewed(path: Path, parts: Mapping[str, str]) -> str:
     """The page with its generated parts renewed.
 
     Raises:
         ValueError: If a section's markers are missing.
     """
-    for name, body in sections().items():
+    text = path.read_text(encoding="utf-8")
+    for name, body in parts.items():
         begin, end = f"<!-- begin generated: {name} -->", f"<!-- end generated: {name} -->"
         if begin not in text or end not in text:
-            raise ValueError(f"{PAGE.name}: expected the markers {begin} and {end}")
+            raise ValueError(f"{path.name}: expected the markers {begin} and {end}")
         head, rest = text.split(begin, 1)
         text = f"{head}{begin}\n\n{body}\n\n{end}{rest.split(end, 1)[1]}"
     return text
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the page.
+    """Write or check the pages.
 
     Returns:
-        1 if the page is stale under ``--check``, else 0.
+        1 if a page is stale under ``--check``, else 0.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fail if the page is stale")
+    parser.add_argument("--check", action="store_true", help="fail if a page is stale")
     options = parser.parse_args(arguments)
-    text = PAGE.read_text(encoding="utf-8")
-    fresh = page(text)
-    if options.check and fresh != text:
-        print("docs/reproductions.md is stale: run python docs/reproductions.py", file=sys.stderr)
-        return 1
-    if not options.check:
-        PAGE.write_text(fresh, encoding="utf-8")
-    return 0
+    parts = sections()
+    readme = DISENTANGLED.parent / "README.md"
+    stale = 0
+    for path, own in ((PAGE, parts), (readme, {"disentangled": parts["disentangled"]})):
+        fresh = renewed(path, own)
+        if not options.check:
+            path.write_text(fresh, encoding="utf-8")
+        elif fresh != path.read_text(encoding="utf-8"):
+            print(f"{path} is stale: run python docs/reproductions.py", file=sys.stderr)
+            stale = 1
+    return stale
 
 
 if __name__ == "__main__":

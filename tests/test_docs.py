@@ -116,17 +116,19 @@ def reproductions(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "PAGE", tmp_path / "reproductions.md")
     monkeypatch.setattr(module, "MMVAE", tmp_path / "mmvae")
     monkeypatch.setattr(module, "VMI", tmp_path / "vmi")
-    monkeypatch.setattr(module, "DISENTANGLED", tmp_path / "disentangled")
+    monkeypatch.setattr(module, "DISENTANGLED", tmp_path / "disentangled" / "results")
     monkeypatch.setattr(module, "BENCHMARKS", tmp_path / "benchmarks")
     (tmp_path / "mmvae").mkdir()
     (tmp_path / "vmi").mkdir()
-    (tmp_path / "disentangled").mkdir()
+    (tmp_path / "disentangled" / "results").mkdir(parents=True)
     (tmp_path / "benchmarks").mkdir()
     marks = (
         f"<!-- begin generated: {n} -->\n<!-- end generated: {n} -->"
         for n in ("mmvae", "vmi", "disentangled", "mi_accuracy", "critic_cost")
     )
     module.PAGE.write_text("# Page\n\n" + "\n\n".join(marks) + "\n", encoding="utf-8")
+    readme = "<!-- begin generated: disentangled -->\n<!-- end generated: disentangled -->\n"
+    (tmp_path / "disentangled" / "README.md").write_text(readme, encoding="utf-8")
     return module
 
 
@@ -192,6 +194,10 @@ def test_disentangled_beside_the_source(reproductions):
     assert "| `beta:4+dip2:1` | 3 | — | 0.500 ± 0.125 | — |" in text
     assert "| `tc:6` | 3 of 4 | 0.250 ± 0.500 (above in 2) | — | — | — |" in text
     assert "by commit `abcdef`, tables by `0123456789ab`" in text and "/a/b" not in text
+    readme = path.parents[1] / "README.md"
+    assert readme.read_text(encoding="utf-8").strip() in text
+    readme.write_text(readme.read_text(encoding="utf-8").replace("0.250", "0.350"), "utf-8")
+    assert reproductions.main(["--check"]) == 1
 
 
 def test_paper_beside_ours(reproductions, capsys):
