@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ import pairwise  # noqa: E402
 import pairwise_forms  # noqa: E402
 import steps  # noqa: E402
 
+from vaereg import metrics  # noqa: E402
 from vaereg.ops import dispatch  # noqa: E402
 
 RESULTS = BENCHMARKS / "results"
@@ -144,3 +146,19 @@ def test_page_quotes_the_stored_results():
             check(ratio, rows[f"b{b}", term, "overhead_ratio"])
             count += 3
     assert count > 60
+
+
+def test_scores_of_common_code_are_the_librarys():
+    pytest.importorskip("sklearn")
+    import disentanglement
+
+    codes, factors = disentanglement.codes_and_factors()
+    few = np.random.default_rng(0).choice(len(codes), 3_000, replace=False)
+    found = metrics.mig(codes[few], factors[few]).mutual_information
+    theirs = disentanglement.pair_by_pair(codes[few], factors[few])
+    np.testing.assert_allclose(found, theirs, rtol=1e-9, atol=1e-12)
+    ours = float(metrics.factor_vae_score(metrics.FactorTable(codes, disentanglement.KEPT)))
+    assert disentanglement.per_vote(codes, 1_500) == pytest.approx(ours, abs=0.09)  # 4 sd of 500
+    assert 0.2 < ours < 0.99  # a factor is missing
+    shuffled = np.random.default_rng(1).permutation(codes)
+    assert disentanglement.per_vote(shuffled, 1_500) < ours - 0.09
