@@ -10,10 +10,12 @@ import numpy as np
 
 from .objectives import parse
 
-__all__ = ["COMPARED", "against_beta", "beta_of"]
+__all__ = ["COMPARED", "against_beta", "beta_of", "value_of"]
 
-COMPARED = ("mig", "factor_vae", "dci", "tc")
-"""Scores that are compared; of the total correlation less is better."""
+COMPARED = {
+    "mig": "MIG", "factor_vae": "FactorVAE score", "dci": "DCI", "tc": "total correlation, nats",
+}  # fmt: skip
+"""Scores that are compared, and their titles; of the total correlation less is better."""
 
 
 def beta_of(objective: str) -> float | None:
@@ -25,7 +27,8 @@ def beta_of(objective: str) -> float | None:
     return weight if name in ("vae", "beta") else None
 
 
-def _value(run: dict[str, Any], name: str) -> float | None:
+def value_of(run: dict[str, Any], name: str) -> float | None:
+    """A score with or without known factors."""
     return run["scores"][name] if name in run["scores"] else run["unsupervised"].get(name)
 
 
@@ -62,7 +65,7 @@ def against_beta(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
                 outside += 1
                 continue
             for name in COMPARED:
-                value, values = _value(run, name), [_value(point, name) for point in curve]
+                value, values = value_of(run, name), [value_of(point, name) for point in curve]
                 known = [v for v in values if v is not None]
                 if value is not None and len(known) == len(values):
                     gains[name].append(value - float(np.interp(error, errors, known)))

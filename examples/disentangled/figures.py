@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from vaereg import plots
 
+from .equal import COMPARED, beta_of, value_of
+
 __all__ = ["draw"]
 
 Run = dict[str, Any]
@@ -112,20 +114,34 @@ def _spectrum(run: Run) -> tuple[Any, list[float]]:
 
 
 def _scatter(runs: Sequence[Run], folder: Path) -> None:
-    """Reconstruction against disentanglement."""
-    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
-    panels = figure.subplots(1, 2)
+    """Reconstruction against disentanglement; a marker a seed, its beta-VAEs joined by a line."""
+    figure = Figure(figsize=(13.0, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(COMPARED))
     groups = _groups(runs)
-    for panel, name in zip(panels, ("mig", "factor_vae"), strict=True):
+    seeds = list(dict.fromkeys(run["settings"]["seed"] for run in runs))
+    marker = {seed: "os^Dv<>PX*"[k % 10] for k, seed in enumerate(seeds)}
+    for panel, (name, title) in zip(panels, COMPARED.items(), strict=True):
+        for seed in seeds:
+            curve = sorted(
+                (run["unsupervised"]["nll"], value_of(run, name))
+                for run in runs
+                if run["settings"]["seed"] == seed
+                and beta_of(run["settings"]["objective"]) is not None
+            )
+            panel.plot(*zip(*curve, strict=True), color="#999999", linewidth=0.8, zorder=0)
         for colour, (objective, own) in zip(_colours(len(groups)), groups.items(), strict=True):
-            panel.plot(
-                [run["unsupervised"]["nll"] for run in own],
-                [run["scores"][name] for run in own],
-                "o", color=colour, label=objective,
-            )  # fmt: skip
-        panel.set_xlabel("negative log-likelihood, nats a picture")
-        panel.set_ylabel(name)
-    panels[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+            for k, run in enumerate(own):
+                panel.plot(
+                    run["unsupervised"]["nll"], value_of(run, name),
+                    marker[run["settings"]["seed"]], color=colour, label=None if k else objective,
+                )  # fmt: skip
+        panel.set_xlabel("negative log-likelihood, nats", fontsize=9)
+        panel.set_title(title, fontsize=10)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[-1].legend(
+        frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0),
+        title="shape: seed\nline: its beta-VAEs", title_fontsize=8,
+    )  # fmt: skip
     _save(figure, folder, "reconstruction")
 
 
