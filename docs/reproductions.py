@@ -336,6 +336,17 @@ def disentangled_section(path: Path) -> str:
         row += [cell(found["mig_sampled"]), cell(found["dci"]), cell(found["nll"], 1)]
         rows.append([*row, cell(found["mi"], 2), cell(found["tc"])])
     text = table(header, rows)
+    near = dict.fromkeys(
+        f"`{run['settings']['objective']}`"
+        for run in content["runs"]
+        if run["unsupervised"]["mi"] > 0.9 * math.log(run["rows"])
+    )
+    if near:
+        most = math.log(content["runs"][0]["rows"])
+        text += (
+            f"\n\nOf {', '.join(near)}, I(x; z) is near its ceiling, the logarithm of the pictures"
+            f" measured ({most:.1f} nats): it is read too low there, and TC too high by as much."
+        )
     gains = content.get("equal_reconstruction", {})
     names = ("mig", "factor_vae", "dci", "tc")
     lines = [

@@ -184,7 +184,11 @@ def test_disentangled_beside_the_source(reproductions):
         "data": "re-render", "pictures": 737280, "measured": {"trees": 10},
         "summary": {"tc:6": dict.fromkeys(names, one), "beta:4+dip2:1": dict.fromkeys(names, one)},
         "equal_reconstruction": {"tc:6": {"seeds": 3, "outside": 1, "mig": gain}},
-        "runs": [{"settings": run, "rows": 100, "commit": "abcdef"}],
+        "runs": [
+            {"settings": run | {"objective": name}, "rows": 100, "commit": "abcdef",
+             "unsupervised": {"mi": mi}}
+            for name, mi in (("tc:6", 4.1), ("dip2:1", 4.2))
+        ],
     }  # fmt: skip
     path = reproductions.DISENTANGLED / "dsprites.json"
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -194,6 +198,7 @@ def test_disentangled_beside_the_source(reproductions):
     assert "| `beta:4+dip2:1` | 3 | — | 0.500 ± 0.125 | — |" in text
     assert "| `tc:6` | 3 of 4 | 0.250 ± 0.500 (above in 2) | — | — | — |" in text
     assert "by commit `abcdef`, tables by `0123456789ab`" in text and "/a/b" not in text
+    assert "Of `dip2:1`, I(x; z) is near its ceiling" in text and "(4.6 nats)" in text
     readme = path.parents[1] / "README.md"
     assert readme.read_text(encoding="utf-8").strip() in text
     readme.write_text(readme.read_text(encoding="utf-8").replace("0.250", "0.350"), "utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +74,9 @@ def _correlations(content: dict[str, Any], folder: Path) -> None:
     for (i, j), value in np.ndenumerate(matrix):
         if np.isfinite(value):
             axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=6)
+    if not np.isfinite(matrix).any():
+        middle = (len(names) - 1) / 2
+        axes.text(middle, middle, "needs at least 3 runs", ha="center", va="center")
     axes.set_title(
         f"Spearman's rank correlation over {content['rank_correlations']['runs']} runs",
         fontsize=10,
@@ -155,7 +159,8 @@ def _shifts(runs: Sequence[Run], folder: Path) -> None:
     for k, (objective, own) in enumerate(groups.items()):
         heights = [np.mean([run["shifts"][name]["mig"] for run in own]) for name in names]
         axes.bar(np.arange(len(names)) + k * width, heights, width, label=objective)
-    axes.set_xticks(np.arange(len(names)) + 0.4 - width / 2, names, fontsize=8)
+    labels = [name.replace("_", " ") for name in names]
+    axes.set_xticks(np.arange(len(names)) + 0.4 - width / 2, labels, fontsize=8)
     axes.set_ylabel("MIG")
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _save(figure, folder, "shifts")
@@ -218,21 +223,31 @@ def draw(path: Path, folder: Path) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
         runs: list[Run] = content["runs"]
         groups = _groups(runs)
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except KeyError as error:
+        raise ValueError(
+            f"--draw: expected a results file, got {path.name} without {error}"
+        ) from error
+    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"--draw: expected a results file, got {path.name}: {error}") from error
     arrays: dict[str, NDArray[np.uint8]] = {}
     beside = path.with_suffix(".npz")
     if beside.exists():
         with np.load(beside, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+    else:
+        print(f"no {beside.name} beside it: traversals and reconstructions are left out")
     _scores(runs, folder)
     _correlations(content, folder)
     _scatter(runs, folder)
     _shifts(runs, folder)
     _lines(runs, folder, "spectrum", "code, sorted", "KL, nats", _spectrum)
+    # Earlier results do not say of how many pictures.
+    few = f"of {content['probed']:,} pictures" if "probed" in content else "of few pictures"
+    most = f", at most {math.log(content['probed']):.1f}" if "probed" in content else ""
     for name, text in (("nll", "negative log-likelihood"), ("kl", "KL"),
-                       ("exact_mi", "I(x; z), exact"), ("exact_tc", "total correlation, exact"),
-                       ("exact_dimwise", "dimension-wise KL, exact")):  # fmt: skip
+                       ("exact_mi", f"I(x; z) {few}{most}"),
+                       ("exact_tc", f"total correlation {few}"),
+                       ("exact_dimwise", f"dimension-wise KL {few}")):  # fmt: skip
         if any(name in row for run in runs for row in run["history"]):
             _lines(runs, folder, f"trend_{name}", "step", f"{text}, nats", _history(name))
     _lines(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 from harness.checkpoint import write_text
@@ -11,7 +13,7 @@ from harness.output import check_folder, check_results, keep_earlier, tell_if_no
 
 from .options import parser
 from .report import as_json, pictures, results, table
-from .study import load_study, rows_of, write_arrays
+from .study import Study, load_study, rows_of, write_arrays
 
 PROGRAM = "disentangled_dsprites.py"
 
@@ -39,7 +41,7 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     for rows, failed in rows_of(study):
         if rows:
             first, content = not content, results(study, rows, failed, command)
-            if first and not options.resume:
+            if first and not (options.resume and _all_here(path, study)):
                 keep_earlier(path)
             write_arrays(path.with_suffix(".npz"), pictures(study, rows))
             write_text(path, as_json(content))
@@ -50,6 +52,17 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
         print(f"figures: {where}")
     print(f"results: {path}\n\n{table(content)}")
     return content
+
+
+def _all_here(path: Path, study: Study) -> bool:
+    """Whether the runs of the results that are there are all among the study's."""
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        return {run["name"] for run in earlier} <= {run.name for run in study.runs}
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):  # whatever it is: it is kept
+        return False
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -20,10 +20,20 @@ from vaereg.metrics.disentanglement import udr
 from .equal import COMPARED, against_beta
 from .evaluate import SCORES, UNSUPERVISED
 from .study import Row, Study
+from .trainer import PROBE
 
-__all__ = ["as_json", "pictures", "rank_correlations", "results", "summary", "table"]
+__all__ = [
+    "as_json",
+    "near_ceiling",
+    "pictures",
+    "rank_correlations",
+    "results",
+    "summary",
+    "table",
+]
 
 _UDR_ROWS = 5000
+_NEAR = 0.9  # as in the warnings of vaereg.metrics.report
 COLUMNS = ("beta_vae", "factor_vae", "mig", "dci", "nll", "mi", "tc")
 
 
@@ -124,6 +134,7 @@ def results(
         "command": command,
         "data": study.data.source,
         "pictures": len(study.data),
+        "probed": min(PROBE, len(study.data)),
         "factors": dict(zip(study.data.names, study.data.sizes, strict=True)),
         "measured": {"depth": study.depth_name, **asdict(study.depth)},
         "failed": list(failed),
@@ -157,7 +168,19 @@ def _cell(entry: dict[str, float] | None) -> str:
         return "-"
     digits = 3 if abs(entry["mean"]) < 10 else 1
     spread = f" ± {entry['std']:.{digits}f}" if "std" in entry else ""
-    return f"{entry['mean']:.{digits}f}{spread}"
+    return f"{round(entry['mean'], digits) + 0.0:.{digits}f}{spread}"  # no minus before a zero
+
+
+def near_ceiling(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Objectives with a run whose I(x; z) is near the most that the pictures measured can show.
+
+    Among n pictures it is at most log n, and what is missing is added to the total correlation.
+    """
+    return list(dict.fromkeys(
+        run["settings"]["objective"]
+        for run in runs
+        if run["unsupervised"]["mi"] > _NEAR * math.log(run["rows"])
+    ))  # fmt: skip
 
 
 def _against(found: dict[str, dict[str, Any]]) -> list[str]:
@@ -195,5 +218,11 @@ def table(content: dict[str, Any]) -> str:
         f"{content['data']}, {first['settings']['steps']} steps, {first['rows']} pictures "
         "measured; nll, mi and tc in nats"
     )
+    near = near_ceiling(content["runs"])
+    if near:
+        text.append(
+            f"{', '.join(near)}: mi is near its ceiling, the logarithm of the pictures measured "
+            f"({math.log(first['rows']):.1f} nats), and tc is read too high"
+        )
     text += _against(content.get("equal_reconstruction", {}))
     return "\n".join([*text, *(f"failed: {line}" for line in content["failed"])])

@@ -88,7 +88,10 @@ def _written(
     path: Path, shape: tuple[int, ...], parts: Iterator[NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
     """Write an array beside its place and move it there whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--cache: cannot write to {path.parent}: {error.strerror}") from None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="writing-") as scratch:
         draft = Path(scratch) / path.name
         array = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
@@ -168,7 +171,8 @@ def _stored(path: Path, name: str, cache: Path | None, progress: bool) -> NDArra
             raise no_array(path, name)
         if dtype not in (np.dtype(np.uint8), np.dtype(bool)) or shape[1:3] != (SIDE, SIDE):
             raise ValueError(
-                f"expected {name} uint8 (N, {SIDE}, {SIDE}[, C]), got {dtype} {shape}"
+                f"expected {name} uint8 or bool (N, {SIDE}, {SIDE}[, C]), channels last, got "
+                f"{dtype} {shape}"
             )
         packed = (shape[0], ROW)
         single = len(shape) == 3 or shape[3:] == (1,)

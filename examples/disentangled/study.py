@@ -21,6 +21,7 @@ from .evaluate import DEPTHS, Codes, Depth, measure
 from .options import settings_of
 from .pages import page_name, write_page
 from .settings import Settings
+from .shifts import repeated
 from .sources import load
 from .train import train
 from .trainer import Trainer, identity
@@ -79,8 +80,29 @@ def load_study(options: argparse.Namespace) -> Study:
     if runs[0].batch > len(data):
         raise ValueError(f"--batch: expected at most {len(data)} pictures, got {runs[0].batch}")
     name = options.measure or ("small" if options.preset == "small" else "full")
+    _check_factors(data, DEPTHS[name])
     together = options.together or (16 if device.type == "cuda" else 1)
     return Study(runs, data, DEPTHS[name], name, device, together, options)
+
+
+def _check_factors(data: Pictures, depth: Depth) -> None:
+    """Fail now, not after the training.
+
+    Raises:
+        ValueError: If no score can be read on the factors of the pictures that are measured.
+    """
+    y = data.factors[data.spread(depth.rows or len(data), grid=depth.grid)]
+    kept = np.flatnonzero(y.min(0) != y.max(0))
+    if not len(kept):
+        raise ValueError(
+            f"--data: expected a factor with several values, got one value of each of {data.names}"
+        )
+    if not len(repeated(y[:, kept])):
+        lone = max(kept, key=lambda k: len(np.unique(y[:, k])))
+        raise ValueError(
+            f"--data: expected values of factors that several of {len(y)} pictures share, got "
+            f"{len(np.unique(y[:, lone]))} values of {data.names[lone]!r}"
+        )
 
 
 def _what(study: Study, run: Settings) -> dict[str, Any]:
@@ -126,6 +148,10 @@ def rows_of(study: Study) -> Iterator[tuple[list[Row], list[str]]]:
         found = {run.name: _stored(study, run) for run in study.runs}
         done = {name: row for name, row in found.items() if row is not None}
     pending = [run for run in study.runs if run.name not in done]
+    if study.options.pages:
+        for run in study.runs:
+            if run.name in done and not _page(study, run).exists():
+                _late_page(study, run)
     if not pending:
         yield [done[run.name] for run in study.runs], failed
     for group in _groups(study, pending):
@@ -156,8 +182,7 @@ def _measured(study: Study, trainer: Trainer, i: int, seconds: float) -> Row:
     )
     folder = study.options.output / run.folder
     if study.options.pages:
-        page = study.options.output / "pages" / page_name(run.objective, run.seed)
-        write_page(trainer, i, page, progress=not study.options.quiet)
+        write_page(trainer, i, _page(study, run), progress=not study.options.quiet)
     kept = codes if study.options.keep_codes else codes.some(study.depth.histogram)
     write_arrays(folder / "codes.npz", _arrays(kept))
     write_arrays(folder / "pictures.npz", pictures)
@@ -165,6 +190,22 @@ def _measured(study: Study, trainer: Trainer, i: int, seconds: float) -> Row:
     content = asdict(row) | {"what": _what(study, run)}
     write_text(folder / "measured.json", json.dumps(content, allow_nan=False) + "\n")
     return row
+
+
+def _page(study: Study, run: Settings) -> Path:
+    return study.options.output / "pages" / page_name(run.objective, run.seed)
+
+
+def _late_page(study: Study, run: Settings) -> None:
+    """The page of a run that was finished before a page was asked for."""
+    path = study.options.output / run.folder / "checkpoint.pt"
+    state = load_checkpoint(path, asdict(run) | identity(study.data))
+    if state is None or state["step"] < run.steps:
+        print(f"{run.name}: no page, for {path} is not there or not of the last step", flush=True)
+        return
+    trainer = Trainer([run], study.data, study.device)
+    trainer.restore([state])
+    write_page(trainer, 0, _page(study, run), progress=not study.options.quiet)
 
 
 def _arrays(codes: Codes) -> dict[str, NDArray[Any]]:

@@ -21,12 +21,13 @@ from .models import Stack, decoder, encoder
 from .objectives import Context, build, wants_other
 from .settings import Settings
 
-__all__ = ["LIKELIHOODS", "Trainer", "encode", "identity"]
+__all__ = ["LIKELIHOODS", "PROBE", "Trainer", "encode", "identity"]
 
 LIKELIHOODS = {"bernoulli": bernoulli_nll, "gaussian": gaussian_nll}
 ALIKE = ("z", "steps", "batch", "lr", "likelihood", "precision", "probes")
 """Settings that models trained together must have in common."""
-_PROBE = 2048  # pictures of a probe
+PROBE = 2048
+"""Pictures of a probe; no more than the logarithm of their number can I(x; z) be among them."""
 
 
 def _seed(*words: int) -> int:
@@ -183,8 +184,8 @@ class Trainer:
         self.sums, self.counted = [{} for _ in self.runs], 0
 
     def _probe(self, i: int) -> dict[str, float]:
-        """The parts of the KL, exact on some of the pictures."""
-        rows = np.random.default_rng(0).permutation(len(self.data))[:_PROBE]
+        """The parts of the KL, exact for some of the pictures as a data set of their own."""
+        rows = np.random.default_rng(0).permutation(len(self.data))[:PROBE]
         mean, logvar = encode(self.encoder, i, self.source, np.sort(rows))
         g = torch.Generator().manual_seed(0)
         parts = kl_decomposition(mean, logvar, samples=min(1000, len(mean)), generator=g)

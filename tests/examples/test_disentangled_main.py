@@ -127,12 +127,15 @@ def test_a_rerun_keeps_the_results_of_the_earlier_run(tmp_path, capsys):
     assert [(tmp_path / n.replace(".", ".1.")).read_bytes() for n in files] == first
     assert len(results(tmp_path)["runs"]) == 2
     (tmp_path / "seed0" / "beta4" / "checkpoint.pt").unlink()  # its measurements are enough
-    assert start(tmp_path, *options, "beta:4", "--resume") == 0
+    assert start(tmp_path, *options, "beta:4", "vae", "--resume") == 0
     out = capsys.readouterr().out
     assert "kept" not in out and "nothing to resume" not in out
-    assert sorted(p.name for p in tmp_path.glob("results*")) == [
-        "results.1.json", "results.1.npz", "results.json", "results.npz"
-    ]  # fmt: skip
+    assert len(list(tmp_path.glob("results*"))) == 4
+    # Without the runs of the earlier results: these are no part of the new ones.
+    assert start(tmp_path, *options, "beta:4", "--resume") == 0
+    assert "as results.2.json and results.2.npz" in capsys.readouterr().out
+    assert [len(json.loads((tmp_path / f"results{n}.json").read_text())["runs"])
+            for n in ("", ".1", ".2")] == [1, 1, 2]  # fmt: skip
 
 
 def test_archives_that_are_none(tmp_path):
@@ -201,6 +204,24 @@ def test_errors_are_one_line(tmp_path, capsys, options, message):
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        (np.zeros((6144, 2), int), "expected a factor with several values"),
+        (np.c_[np.arange(6144) % 3, np.arange(6144)], "got 200 values of 'picture'"),
+    ],
+)
+def test_factors_that_no_score_can_read_are_told_before_the_training(
+    tmp_path, monkeypatch, capsys, factors, message
+):
+    own = Pictures(small(scales=(5,), orientations=(0, 9)).store, factors, ("a", "picture"), "own")
+    monkeypatch.setattr(study, "load", lambda *given, **named: own)
+    monkeypatch.setattr(study, "train", lambda *given, **named: pytest.fail("trained"))
+    assert start(tmp_path, "--objective", "vae") == 2
+    error = capsys.readouterr().err
+    assert "--data: " in error and message in error
+
+
 def entry(objective, seed, mig, nll):
     blind = dict.fromkeys(evaluate.UNSUPERVISED, 1.0) | {"nll": nll, "gaussian_tc": None}
     told = dict.fromkeys(SCORES, 0.5) | {"mig": mig}
@@ -219,7 +240,11 @@ def test_means_and_rank_correlations():
     assert ranks["spearman"][at["mig"]][at["nll"]] == pytest.approx(-1.0)
     assert ranks["spearman"][at["mig"]][at["kl"]] is None
     text = table({"summary": found, "runs": runs, "data": "dSprites re-render", "failed": []})
-    assert "0.150 ± 0.129" in text and "re-render" in text
+    assert "0.150 ± 0.129" in text and "re-render" in text and "ceiling" not in text
+    runs[-1]["unsupervised"]["mi"] = 2.0  # of log 9 = 2.197
+    found["a"]["tc"] = {"mean": -0.0002}
+    text = table({"summary": found, "runs": runs, "data": "dSprites re-render", "failed": []})
+    assert "b: mi is near its ceiling" in text and "(2.2 nats)" in text and "-0.000" not in text
 
 
 def test_votes_want_values_that_repeat():
@@ -290,6 +315,40 @@ def test_pages_and_the_comparison_are_written(tmp_path, monkeypatch, capsys):
     assert "Known factors" in text and "http" not in text
     found = results(tmp_path)["equal_reconstruction"]["dip2:1"]
     assert found["seeds"] + found["outside"] == 1
+
+
+def test_pages_of_finished_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pages, "ROWS", 60)
+    quick = functools.partial(pages.report, bracket=False, trees=1, samples=20)
+    monkeypatch.setattr(pages, "report", quick)
+    options = ("--objective", "beta:2", "dip2:1", "--seeds", "0", "--no-figures")
+    assert start(tmp_path, *options, "--pages") == 0
+    page = tmp_path / "pages" / "dip2_1_seed0.html"
+    first = page.read_text()
+    page.unlink()
+    (tmp_path / "pages" / "beta_2_seed0.html").unlink()
+    (tmp_path / "seed0" / "beta2" / "checkpoint.pt").unlink()
+    capsys.readouterr()
+    assert start(tmp_path, *options, "--pages", "--resume") == 0
+    assert page.read_text() == first
+    assert "beta:2 seed=0: no page, for" in capsys.readouterr().out
+    assert not (tmp_path / "pages" / "beta_2_seed0.html").exists()
+
+
+def test_figures_without_pictures_and_correlations(tmp_path, capsys):
+    assert start(tmp_path, "--objective", "vae", "--seeds", 0) == 0
+    (tmp_path / "results.npz").unlink()
+    capsys.readouterr()
+    other = ["--draw", str(tmp_path / "results.json"), "--output", str(tmp_path / "other")]
+    assert main(other) == 0
+    assert "no results.npz beside it" in capsys.readouterr().out
+    drawn = {path.name for path in (tmp_path / "other" / "figures").iterdir()}
+    assert {"rank_correlations.png", "trend_exact_mi.png"} <= drawn
+    assert "traversals_vae.png" not in drawn
+    assert results(tmp_path)["probed"] == 2048
+    (tmp_path / "empty.json").write_text("{}")
+    assert main(["--draw", str(tmp_path / "empty.json"), "--output", str(tmp_path)]) == 2
+    assert "got empty.json without 'runs'" in capsys.readouterr().err
 
 
 def test_udr_reads_all_shapes_and_the_same_rows_whatever_is_kept():
