@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
 import torch
 
+import vaereg
 from vaereg.schedules import constant, cosine, cyclical, exponential, join, linear
 
 STEPS = [0, 1, 7, 10, 13, 25, 50, 99, 100, 101, 1000]
@@ -41,6 +43,26 @@ def test_formula_with_integer_and_tensor_steps(name, step):
         assert float(schedule(torch.tensor(step, dtype=dtype))) == pytest.approx(
             formula(step), abs=1e-5
         )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_schedules_go_to_other_processes(name):
+    schedule, _ = CASES[name]
+    again = pickle.loads(pickle.dumps(schedule))
+    assert [again(step) for step in (0, 3, 50)] == [schedule(step) for step in (0, 3, 50)]
+
+
+def test_an_objective_goes_to_other_processes():
+    tc = vaereg.MINE("z", "y", critic=vaereg.critics.mlp(3, 1))
+    objective = -2.0 * vaereg.Objective(leak=(linear(0.0, 1.0, steps=10), tc))
+    again = pickle.loads(pickle.dumps(objective))
+    z = vaereg.gaussian((torch.ones(4, 2), torch.zeros(4, 2)))
+    batch = {"z": z, "y": torch.arange(4.0)[:, None]}
+    torch.manual_seed(0)
+    report = objective(batch, step=5)
+    torch.manual_seed(0)
+    assert torch.equal(again(batch, step=5).total, report.total)
+    assert report.weights["leak"] == again(batch, step=5).weights["leak"] == -1.0
 
 
 def test_join_of_an_integer_and_a_fraction():

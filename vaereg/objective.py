@@ -3,6 +3,7 @@ r"""The objective: named terms, their weights, their report."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -21,9 +22,12 @@ Weight: TypeAlias = "float | Tensor | Schedule"
 
 def _scaled(weight: Weight, scale: float) -> Weight:
     if callable(weight) and not isinstance(weight, Tensor):
-        schedule = weight
-        return lambda step: scale * schedule(step)
+        return partial(_times, scale, weight)  # no closure: an objective can be pickled
     return scale * weight
+
+
+def _times(scale: float, schedule: Schedule, step: int | Tensor) -> Number:
+    return scale * schedule(step)
 
 
 class Objective(nn.Module):

@@ -2,13 +2,14 @@ r"""Schedules: plain functions of the step, for weights, capacities and temperat
 
 A schedule is any callable ``step -> number``. The step is always an argument, never a hidden
 counter. These accept an integer or a scalar tensor (under ``torch.compile``, a tensor step avoids
-a recompilation a step).
+a recompilation a step), and can be pickled, as a model that is sent to other processes must.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -49,10 +50,11 @@ def constant(value: float) -> Schedule:
         2.0
     """
 
-    def schedule(step: int | Tensor) -> Number:
-        return value
+    return partial(_constant, value)
 
-    return schedule
+
+def _constant(value: float, step: int | Tensor) -> Number:
+    return value
 
 
 def linear(start: float, end: float, *, steps: int) -> Schedule:
@@ -75,10 +77,11 @@ def linear(start: float, end: float, *, steps: int) -> Schedule:
     """
     _positive("linear", "steps", steps)
 
-    def schedule(step: int | Tensor) -> Number:
-        return start + (end - start) * _clip(step / steps, 0.0, 1.0)
+    return partial(_linear, start, end, steps)
 
-    return schedule
+
+def _linear(start: float, end: float, steps: int, step: int | Tensor) -> Number:
+    return start + (end - start) * _clip(step / steps, 0.0, 1.0)
 
 
 def cosine(start: float, end: float, *, steps: int) -> Schedule:
@@ -100,12 +103,13 @@ def cosine(start: float, end: float, *, steps: int) -> Schedule:
     """
     _positive("cosine", "steps", steps)
 
-    def schedule(step: int | Tensor) -> Number:
-        angle = math.pi * _clip(step / steps, 0.0, 1.0)
-        wave = torch.cos(angle) if isinstance(angle, Tensor) else math.cos(angle)
-        return end + (start - end) * 0.5 * (1.0 + wave)
+    return partial(_cosine, start, end, steps)
 
-    return schedule
+
+def _cosine(start: float, end: float, steps: int, step: int | Tensor) -> Number:
+    angle = math.pi * _clip(step / steps, 0.0, 1.0)
+    wave = torch.cos(angle) if isinstance(angle, Tensor) else math.cos(angle)
+    return end + (start - end) * 0.5 * (1.0 + wave)
 
 
 def cyclical(start: float, end: float, *, period: int, rise: float = 0.5) -> Schedule:
@@ -136,11 +140,12 @@ def cyclical(start: float, end: float, *, period: int, rise: float = 0.5) -> Sch
     if not 0.0 < rise <= 1.0:
         raise ValueError(f"cyclical: expected rise in (0, 1], got {rise}")
 
-    def schedule(step: int | Tensor) -> Number:
-        share = (step % period) / period
-        return start + (end - start) * _clip(share / rise, 0.0, 1.0)
+    return partial(_cyclical, start, end, period, rise)
 
-    return schedule
+
+def _cyclical(start: float, end: float, period: int, rise: float, step: int | Tensor) -> Number:
+    share = (step % period) / period
+    return start + (end - start) * _clip(share / rise, 0.0, 1.0)
 
 
 def exponential(start: float, end: float, *, rate: float) -> Schedule:
@@ -162,11 +167,12 @@ def exponential(start: float, end: float, *, rate: float) -> Schedule:
     """
     _positive("exponential", "rate", rate)
 
-    def schedule(step: int | Tensor) -> Number:
-        decay = torch.exp(-rate * step) if isinstance(step, Tensor) else math.exp(-rate * step)
-        return end + (start - end) * decay
+    return partial(_exponential, start, end, rate)
 
-    return schedule
+
+def _exponential(start: float, end: float, rate: float, step: int | Tensor) -> Number:
+    decay = torch.exp(-rate * step) if isinstance(step, Tensor) else math.exp(-rate * step)
+    return end + (start - end) * decay
 
 
 def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
@@ -196,17 +202,16 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     if any(b <= a for a, b in zip([0, *marks], marks, strict=False)):
         raise ValueError(f"join: expected increasing positive boundaries, got {marks}")
 
-    def schedule(step: int | Tensor) -> Number:
-        value = parts[0](step)
-        for mark, part in zip(marks, parts[1:], strict=True):
-            if isinstance(step, Tensor):
-                # torch.where promotes: an integer part must not round its neighbour.
-                later = torch.as_tensor(part(step - mark), device=step.device)
-                value = torch.where(
-                    step >= mark, later, torch.as_tensor(value, device=step.device)
-                )
-            elif step >= mark:
-                value = part(step - mark)
-        return value
+    return partial(_join, parts, marks)
 
-    return schedule
+
+def _join(parts: Sequence[Schedule], marks: Sequence[int], step: int | Tensor) -> Number:
+    value = parts[0](step)
+    for mark, part in zip(marks, parts[1:], strict=True):
+        if isinstance(step, Tensor):
+            # torch.where promotes: an integer part must not round its neighbour.
+            later = torch.as_tensor(part(step - mark), device=step.device)
+            value = torch.where(step >= mark, later, torch.as_tensor(value, device=step.device))
+        elif step >= mark:
+            value = part(step - mark)
+    return value
