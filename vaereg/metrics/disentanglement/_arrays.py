@@ -11,56 +11,59 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vaereg.metrics.disentanglement._checks import number, shown
+
 __all__ = [
-    "Array", "Floats", "Ints", "Score", "Seed", "Split", "as_codes", "as_factors", "bar",
-    "columns", "gaps", "held_out", "integer", "number", "pair", "ranks", "relabel", "sklearn",
+    "Array", "Floats", "Ints", "Split", "as_codes", "as_factors", "bar", "columns", "gaps",
+    "held_out", "integer", "numbered", "numbers", "pair", "ranks", "relabel", "sklearn",
     "standardized", "varying",
 ]  # fmt: skip
 
 Array = Any  # a Tensor or anything that numpy.asarray takes
 Floats = NDArray[Any]  # float32 or float64
 Ints = NDArray[Any]  # int64
-Seed = int | np.random.Generator
+
+_LARGE = 1e30
+_NUMBERING = "number the values of each factor (numpy.unique with return_inverse=True)"
 
 
-class Score:
-    """A number with the parts that it was made of; ``float(score)`` is the number."""
-
-    score: float
-
-    def __float__(self) -> float:
-        return float(self.score)
-
-    def __str__(self) -> str:
-        return f"{type(self).__name__} {self.score:.3f}"
-
-
-def _read(name: str, value: Array) -> NDArray[Any]:
+def numbers(name: str, value: Array, hint: str = "") -> NDArray[Any]:
+    """Real numbers of any shape."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         if value.dtype in (torch.bfloat16, torch.float16):
             value = value.float()
-    array = np.asarray(value)
+    try:
+        given = array = np.asarray(value)
+        # Tables of mixed columns come as objects that are plain numbers.
+        if given.dtype.kind == "O":
+            array = np.asarray(given.tolist())
+    except ValueError as error:
+        raise ValueError(f"{name}: expected rows of equal lengths, got others") from error
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
-    if array.ndim != 2 or 0 in array.shape:
+        raise TypeError(f"{name}: expected real numbers, got dtype {given.dtype}{hint}")
+    return array
+
+
+def _read(name: str, value: Array, axes: str, hint: str = "") -> NDArray[Any]:
+    array = numbers(name, value, hint)
+    if array.ndim != 2:
+        column = f"; {name}[:, None] makes one column" if array.ndim == 1 else ""
         raise ValueError(
-            f"{name}: expected rows and columns, {_AXES[name.split('[')[0]]}, got shape "
-            f"{array.shape}"
+            f"{name}: expected rows and columns, {axes}, got shape {array.shape}{column}"
         )
+    if 0 in array.shape:
+        missing = "column" if len(array) else "row"
+        raise ValueError(f"{name}: expected at least one {missing}, got shape {array.shape}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array).all(1))[0])
         raise ValueError(f"{name}: expected finite values, got nan or inf (first in row {row})")
     return array
 
 
-_LARGE = 1e30
-_AXES = {"codes": "(n, D)", "factors": "(n, K)", "logvar": "(n, D)", "kl": "(D,)"}
-
-
 def as_codes(value: Array, name: str = "codes") -> Floats:
     """Finite codes ``(n, D)`` in float32 or float64."""
-    array = _read(name, value)
+    array = _read(name, value, "(n, D)")
     if array.dtype.kind == "f":
         _check_size(name, array)
     if array.dtype.kind == "f" and array.dtype.itemsize in (4, 8):
@@ -81,22 +84,24 @@ def _check_size(name: str, array: NDArray[Any]) -> None:
         )
 
 
-def as_factors(value: Array, rows: int, *, real: bool = False) -> NDArray[Any]:
-    """Factor values ``(n, K)``: int64, or float64 where real values make sense."""
-    array = _read("factors", value)
-    if len(array) != rows:
-        raise ValueError(f"factors: expected as many rows as codes ({rows}), got {len(array)}")
+def as_factors(
+    value: Array, codes: Floats, name: str = "factors", *, real: bool = False
+) -> NDArray[Any]:
+    """Factor values ``(n, K)`` of these codes: int64, or float64 where real values make sense."""
+    array = _read(name, value, "(n, K)", f"; {_NUMBERING}")
+    if len(array) != len(codes):
+        raise ValueError(
+            f"{name}: expected as many rows as codes ({len(codes)}), got {len(array)}"
+        )
     if real:
         return array.astype(np.float64)
     if array.dtype.kind == "f" and (array != np.round(array)).any():
-        raise TypeError(
-            "factors: expected integer values, got real ones; number the values of each factor "
-            "(numpy.unique with return_inverse=True)"
-        )
+        whole = (codes == np.round(codes)).all()
+        swapped = "; are codes and factors swapped?" if whole else ""
+        raise TypeError(f"{name}: expected integer values, got real ones; {_NUMBERING}{swapped}")
     if array.dtype.kind in "fu" and float(np.abs(array).max()) >= 2.0**63:
         raise ValueError(
-            "factors: expected values that int64 holds, got larger ones; number the values of "
-            "each factor (numpy.unique with return_inverse=True)"
+            f"{name}: expected values that int64 holds, got larger ones; {_NUMBERING}"
         )
     return array.astype(np.int64)
 
@@ -116,13 +121,19 @@ def columns(x: NDArray[Any]) -> list[NDArray[Any]]:
     return [x[:, d] for d in range(x.shape[1])]
 
 
+def numbered(factors: Ints) -> tuple[Ints, tuple[Ints, ...]]:
+    """Each column's values as 0, 1, ..., and the values that these stand for."""
+    labels, values = np.empty_like(factors), list[Ints]()
+    for k, column in enumerate(columns(factors)):
+        found, labels[:, k] = np.unique(column, return_inverse=True)
+        values.append(found)
+    return labels, tuple(values)
+
+
 def relabel(factors: Ints) -> tuple[Ints, tuple[int, ...]]:
     """Each column's values as 0, 1, ..., and how many there are."""
-    labels, sizes = np.empty_like(factors), list[int]()
-    for k, column in enumerate(columns(factors)):
-        values, labels[:, k] = np.unique(column, return_inverse=True)
-        sizes.append(len(values))
-    return labels, tuple(sizes)
+    labels, values = numbered(factors)
+    return labels, tuple(map(len, values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +158,7 @@ def held_out(
 ) -> Split:
     """The given test rows; or disjoint random rows, at most as many as ``sizes`` says."""
     z = as_codes(codes)
-    y = as_factors(factors, len(z), real=real)
+    y = as_factors(factors, z, real=real)
     kept = varying(y)
     y = y[:, kept]
     if test is not None:
@@ -157,8 +168,8 @@ def held_out(
                 f"test: expected the columns of factors, got {test_y.shape[1]} of them"
             )
         return Split(z, y, test_z, test_y[:, kept], kept)
-    if min(sizes) < 1:
-        raise ValueError(f"train_rows, test_rows: expected at least 1 each, got {sizes}")
+    number("train_rows", sizes[0])
+    number("test_rows", sizes[1])
     if len(z) < 3:
         raise ValueError(f"codes: expected at least 3 rows to hold some out, got {len(z)}")
     train, rest = sizes
@@ -170,14 +181,16 @@ def held_out(
     return Split(z[fit], y[fit], z[score], y[score], kept)
 
 
-def pair(
-    test: tuple[Array, Array], width: int, *, real: bool = False
-) -> tuple[Floats, NDArray[Any]]:
+def pair(test: Any, width: int, *, real: bool = False) -> tuple[Floats, NDArray[Any]]:
     """Test codes and factors, checked against the width of the codes."""
-    z = as_codes(test[0])
+    match test:  # an array, even of two rows, is no pair
+        case (codes, factors):
+            z = as_codes(codes, "test[0]")
+        case _:
+            raise TypeError(f"test: expected a pair of codes and factors, got {shown(test)}")
     if z.shape[1] != width:
         raise ValueError(f"test: expected codes (n, {width}), got {z.shape}")
-    return z, as_factors(test[1], len(z), real=real)
+    return z, as_factors(factors, z, "test[1]", real=real)
 
 
 def standardized(codes: Floats, *others: Floats) -> tuple[Floats, ...]:
@@ -206,11 +219,6 @@ def ranks(x: Floats) -> Floats:
 def integer(rng: np.random.Generator) -> int:
     """A seed for code that takes integers."""
     return int(rng.integers(2**31 - 1))
-
-
-def number(name: str, value: int, least: int = 1) -> None:
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
 def sklearn(module: str) -> Any:

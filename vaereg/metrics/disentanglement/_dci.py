@@ -10,13 +10,13 @@ from vaereg.metrics.disentanglement._arrays import (
     Array,
     Floats,
     Ints,
-    Score,
-    Seed,
     bar,
     held_out,
     standardized,
 )
+from vaereg.metrics.disentanglement._checks import Seed, generator
 from vaereg.metrics.disentanglement._predictors import Predictor, fitted, importances, maker
+from vaereg.metrics.disentanglement._score import Score
 
 __all__ = ["DCI", "dci"]
 
@@ -116,7 +116,8 @@ def dci(
 
     Raises:
         ValueError: If shapes differ, a code is not finite, or no factor varies.
-        TypeError: If factors are not integers, or the predictor tells no importances.
+        TypeError: If factors are not integers, or the predictor is an instance or tells no
+            importances.
         ImportError: If scikit-learn is not installed.
 
     References:
@@ -130,7 +131,7 @@ def dci(
         >>> print(dci(factors, factors))
         DCI: disentanglement 1.000, completeness 1.000, informativeness 1.000
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     real = not isinstance(predictor, str)
     rows = held_out(codes, factors, test, (train_rows, test_rows), rng, real=real)
     z, test_z = rows.codes, rows.test_codes

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vaereg.metrics.disentanglement._arrays import Array, Floats, Ints, Score, Seed, bar, held_out
+from vaereg.metrics.disentanglement._arrays import (
+    Array,
+    Floats,
+    Ints,
+    as_codes,
+    bar,
+    held_out,
+)
+from vaereg.metrics.disentanglement._checks import Seed, generator, integers, number
 from vaereg.metrics.disentanglement._predictors import Predictor, fitted, maker
+from vaereg.metrics.disentanglement._score import Score
 
 __all__ = ["Downstream", "downstream_accuracy", "sample_efficiency"]
 
@@ -44,8 +53,18 @@ class Downstream(Score):
         return float(self.accuracy[self.labels.index(labels)].mean())
 
     def efficiency(self, few: int = 100, many: int = 10_000) -> float:
-        """Mean accuracy with few labels, divided by that with many."""
-        return self.mean(few) / self.mean(many)
+        """Mean accuracy with few labels, divided by that with many.
+
+        Raises:
+            ValueError: If one of the numbers was not measured, or the accuracy with many is 0.
+        """
+        for name, size in (("few", few), ("many", many)):
+            if size not in self.labels:
+                raise ValueError(f"{name}: expected one of {self.labels}, got {size}")
+        reached = self.mean(many)
+        if reached == 0.0:
+            raise ValueError(f"many: expected an accuracy above 0, got 0 with {many} labels")
+        return self.mean(few) / reached
 
 
 def downstream_accuracy(
@@ -67,7 +86,8 @@ def downstream_accuracy(
     Args:
         codes: ``(n, D)``.
         factors: Integer values of the factors, ``(n, K)``; constant ones are left out.
-        labels: Numbers of labels. Default: those of 10, 100, 1,000 and 10,000 that there are.
+        labels: Numbers of labels. Default: those of 10, 100, 1,000 and 10,000 that there are
+            rows for, with those held out set aside.
         predictor: ``"gbt"``, gradient boosted trees with scikit-learn's defaults,
             ``"logistic"``, logistic regression with its penalty chosen among 10 by 5 folds (both
             as in the comparisons of Locatello et al.), or a function that makes an object with
@@ -83,7 +103,7 @@ def downstream_accuracy(
     Raises:
         ValueError: If shapes differ, a code is not finite, no factor varies, or there are fewer
             rows than labels.
-        TypeError: If factors are not integers.
+        TypeError: If factors are not integers, or the predictor is an instance.
         ImportError: If scikit-learn is not installed.
 
     References:
@@ -96,16 +116,18 @@ def downstream_accuracy(
         >>> found.labels, found.efficiency(20, 200)
         ((20, 200), 1.0)
     """
-    rng = np.random.default_rng(seed)
-    n = len(codes)
-    rest = max(1, min(test_rows, n // 3))
-    rows = held_out(codes, factors, test, (max(1, n - rest), rest), rng)
+    rng = generator(seed)
+    given = () if labels is None else integers("labels", labels, "integers such as (10, 100)")
+    rows = held_out(codes, factors, test, _divided(codes, test, test_rows), rng)
     order = rng.permutation(len(rows.codes))
     z, y = rows.codes[order], rows.factors[order]
-    if labels is None or not len(labels):
-        labels = [size for size in _LABELS if size <= len(z)]
-    sizes = tuple(int(size) for size in labels)
-    if not sizes or min(sizes) < 1 or max(sizes) > len(z):
+    sizes = given or tuple(size for size in _LABELS if size <= len(z))
+    if not sizes:
+        raise ValueError(
+            f"codes: expected at least {_LABELS[0]} rows to fit on, where labels are not given, "
+            f"got {len(z)}"
+        )
+    if min(sizes) < 1 or max(sizes) > len(z):
         raise ValueError(f"labels: expected numbers from 1 to {len(z)} (rows), got {sizes}")
     make = maker(predictor, ("gbt", "logistic"), rng)
     train, accuracy = np.zeros((2, len(sizes), len(rows.kept)))
@@ -117,6 +139,16 @@ def downstream_accuracy(
         accuracy[s, k] = model.score(rows.test_codes, rows.test_factors[:, k])
     best = int(np.argmax(sizes))
     return Downstream(float(accuracy[best].mean()), sizes, accuracy, train, rows.kept)
+
+
+def _divided(codes: Array, test: tuple[Array, Array] | None, test_rows: int) -> tuple[int, int]:
+    """How many rows to fit on and to hold out."""
+    n = len(as_codes(codes))
+    if test is not None:
+        return n, 0
+    number("test_rows", test_rows)
+    rest = max(1, min(test_rows, n // 3))
+    return max(1, n - rest), rest
 
 
 def sample_efficiency(
@@ -142,7 +174,7 @@ def sample_efficiency(
         codes: ``(n, D)``.
         factors: Integer values of the factors, ``(n, K)``; constant ones are left out.
         few: Labels of the numerator.
-        many: Labels of the denominator.
+        many: Labels of the denominator; the default takes 15,000 rows, or 10,000 and ``test``.
         predictor: See :func:`downstream_accuracy`.
         test: Codes and factors to score on. Default: random rows are held out.
         test_rows: How many of them, at most a third of all.
@@ -153,7 +185,7 @@ def sample_efficiency(
         The quotient; above 1 only by chance.
 
     Raises:
-        ValueError: As :func:`downstream_accuracy`.
+        ValueError: As :func:`downstream_accuracy`, or if the accuracy with many labels is 0.
         TypeError: As :func:`downstream_accuracy`.
         ImportError: If scikit-learn is not installed.
 
@@ -166,6 +198,11 @@ def sample_efficiency(
         >>> sample_efficiency(factors, factors, few=20, many=200)
         1.0
     """
+    fit, _ = _divided(codes, test, test_rows)
+    for name, size in (("few", few), ("many", many)):
+        number(name, size)
+        if size > fit:
+            raise ValueError(f"{name}: expected at most {fit} (rows to fit on), got {size}")
     found = downstream_accuracy(
         codes, factors, labels=(few, many), predictor=predictor, test=test, test_rows=test_rows,
         seed=seed, progress=progress,

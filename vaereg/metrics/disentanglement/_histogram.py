@@ -13,10 +13,10 @@ from vaereg.metrics.disentanglement._arrays import (
     as_codes,
     as_factors,
     columns,
-    number,
     relabel,
     varying,
 )
+from vaereg.metrics.disentanglement._checks import number
 
 __all__ = ["Binning", "binned", "discretize", "entropies", "mutual_information"]
 
@@ -24,9 +24,9 @@ Binning = Literal["uniform", "quantile"]
 _PAIRS = 1 << 22  # entries of the index at once
 
 
-def discretize(codes: Floats, bins: int, binning: Binning) -> Ints:
+def discretize(codes: Floats, bins: int, binning: Binning, name: str = "bins") -> Ints:
     """The bin 0..bins - 1 of each entry, column by column."""
-    number("bins", bins, 2)
+    number(name, bins, 2)
     if binning not in ("uniform", "quantile"):
         raise ValueError(f"binning: expected 'uniform' or 'quantile', got {binning!r}")
     found = np.zeros(codes.shape, np.int64)
@@ -75,7 +75,7 @@ def binned(
 ) -> tuple[Floats, Floats, Ints]:
     """Mutual information ``(D, K)``, entropies ``(K,)`` and the factors that vary."""
     z = as_codes(codes)
-    y = as_factors(factors, len(z))
+    y = as_factors(factors, z)
     kept = varying(y)
     labels, sizes = relabel(y[:, kept])
     cells = discretize(z, bins, binning)

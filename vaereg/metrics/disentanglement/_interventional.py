@@ -2,8 +2,10 @@ r"""The scores of beta-VAE and FactorVAE: which factor was held fixed?"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +13,34 @@ from numpy.typing import NDArray
 from vaereg.metrics.disentanglement._arrays import (
     Floats,
     Ints,
-    Score,
-    Seed,
     integer,
-    number,
     sklearn,
 )
+from vaereg.metrics.disentanglement._checks import Seed, generator, number
+from vaereg.metrics.disentanglement._score import Score
 from vaereg.metrics.disentanglement._table import FactorTable
 
 __all__ = ["BetaVAEScore", "FactorVAEScore", "beta_vae_score", "factor_vae_score"]
 
 _ENTRIES = 1 << 21  # entries of looked-up codes at once
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _needs_a_table(score: Callable[P, T]) -> Callable[P, T]:
+    """Say how a table is made to who hands over codes and factors, as all other scores take."""
+
+    @wraps(score)
+    def checked(*args: P.args, **keywords: P.kwargs) -> T:
+        table = args[0] if args else keywords.get("table")
+        if (args or "table" in keywords) and not isinstance(table, FactorTable):
+            raise TypeError(
+                f"table: expected a FactorTable, got {type(table).__name__}; "
+                "FactorTable.of(codes, factors) makes one"
+            )
+        return score(*args, **keywords)
+
+    return checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +58,7 @@ class BetaVAEScore(Score):
     factors: Ints
 
 
+@_needs_a_table
 def beta_vae_score(
     table: FactorTable,
     *,
@@ -72,6 +92,7 @@ def beta_vae_score(
 
     Raises:
         ValueError: If no factor varies, or a number is below 1.
+        TypeError: If ``table`` is not one.
         ImportError: If scikit-learn is not installed.
 
     References:
@@ -89,7 +110,7 @@ def beta_vae_score(
     kept = _check(table, batch_size, train, test, least=1)
     if len(kept) == 1:
         return BetaVAEScore(1.0, 1.0, kept)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     scale = _deviations(table.codes) if standardize else np.ones(table.codes.shape[1])
     scale = np.where(scale > 0, scale, 1.0)
     labels = rng.integers(len(kept), size=train + test)
@@ -126,6 +147,7 @@ class FactorVAEScore(Score):
     factors: Ints
 
 
+@_needs_a_table
 def factor_vae_score(
     table: FactorTable,
     *,
@@ -162,6 +184,7 @@ def factor_vae_score(
 
     Raises:
         ValueError: If no factor varies, ``batch_size`` is below 2, or a number is below 1.
+        TypeError: If ``table`` is not one.
 
     References:
         | Disentangling by Factorising (Kim and Mnih, 2018), section 4 and appendix.
@@ -177,7 +200,7 @@ def factor_vae_score(
         (1.0, 200)
     """
     kept = _check(table, batch_size, train, test, least=2)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     scale = _deviations(table.codes)
     active = (scale > 0) & (scale >= threshold)
     votes = np.zeros((2, len(scale), len(kept)), np.int64)

@@ -11,13 +11,13 @@ from vaereg.metrics.disentanglement._arrays import (
     Array,
     Floats,
     Ints,
-    Score,
     as_codes,
     as_factors,
     relabel,
     varying,
 )
 from vaereg.metrics.disentanglement._histogram import discretize
+from vaereg.metrics.disentanglement._score import Score
 
 __all__ = ["IRS", "irs"]
 
@@ -96,11 +96,11 @@ def irs(
     if not 0.0 <= quantile <= 1.0:
         raise ValueError(f"quantile: expected a number in [0, 1], got {quantile}")
     z = as_codes(codes).astype(np.float64)
-    y = as_factors(factors, len(z))
+    y = as_factors(factors, z)
     kept = varying(y)
     y = y[:, kept]
     if factor_bins is not None:
-        y = discretize(y.astype(np.float64), factor_bins, "uniform")
+        y = discretize(y.astype(np.float64), factor_bins, "uniform", "factor_bins")
     labels, sizes = relabel(y)
     active = z.min(0) != z.max(0)
     deviations = np.where(active, np.abs(z - z.mean(0)).max(0), 0.0)

@@ -14,17 +14,16 @@ from vaereg.metrics.disentanglement._arrays import (
     Array,
     Floats,
     Ints,
-    Score,
-    Seed,
     as_codes,
     as_factors,
     bar,
     gaps,
-    number,
     relabel,
     varying,
 )
+from vaereg.metrics.disentanglement._checks import Seed, generator, number
 from vaereg.metrics.disentanglement._histogram import Binning, binned, entropies
+from vaereg.metrics.disentanglement._score import Score
 
 __all__ = ["MIG", "mig"]
 
@@ -124,12 +123,12 @@ def mig(
         information, entropy, kept = binned(codes, factors, bins, binning)
     else:
         z = as_codes(codes)
-        y = as_factors(factors, len(z))
+        y = as_factors(factors, z)
         kept = varying(y)
         labels, sizes = relabel(y[:, kept])
         entropy = entropies(labels, sizes)
         number("samples", samples)
-        sampled = _Sampled(codes, logvar, samples, np.random.default_rng(seed), backend)
+        sampled = _Sampled(codes, logvar, samples, generator(seed), backend)
         information = sampled.information(labels, sizes, progress)
     found = gaps(information) / entropy
     return MIG(float(found.mean()), found, information, entropy, kept)

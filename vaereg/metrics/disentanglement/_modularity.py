@@ -12,14 +12,14 @@ from vaereg.metrics.disentanglement._arrays import (
     Array,
     Floats,
     Ints,
-    Score,
-    Seed,
     held_out,
     ranks,
     sklearn,
     standardized,
 )
+from vaereg.metrics.disentanglement._checks import Seed, factory, generator
 from vaereg.metrics.disentanglement._histogram import Binning, binned
+from vaereg.metrics.disentanglement._score import Score
 
 __all__ = ["Explicitness", "Modularity", "explicitness", "modularity"]
 
@@ -156,8 +156,8 @@ def explicitness(
 
     Raises:
         ValueError: If shapes differ, a code is not finite, no factor varies, or the rows of a
-            part hold a single value of a factor.
-        TypeError: If factors are not integers.
+            part hold a single value of a factor, or those to score on none of the fit.
+        TypeError: If factors are not integers, or the classifier is an instance.
         ImportError: If scikit-learn is not installed.
 
     References:
@@ -169,8 +169,9 @@ def explicitness(
         >>> explicitness(factors, factors).score > 0.99
         True
     """
-    make = classifier or sklearn("linear_model").LogisticRegression
-    rows = held_out(codes, factors, test, (train_rows, test_rows), np.random.default_rng(seed))
+    rows = held_out(codes, factors, test, (train_rows, test_rows), generator(seed))
+    make = sklearn("linear_model").LogisticRegression if classifier is None else classifier
+    factory("classifier", make)
     z, test_z = (
         standardized(rows.codes, rows.test_codes) if standardize else (rows.codes, rows.test_codes)
     )
@@ -188,11 +189,23 @@ def explicitness(
         )
         found = _areas(model.predict_proba(test_z), rows.test_factors[:, k] == values[:, None])
         if np.isnan(found).all():
-            raise ValueError(f"test: expected two values of factor {column}, got one")
+            raise _unscored(int(column), rows.test_factors[:, k], test is not None)
         areas.append(found)
     per_factor = np.array([float(np.nanmean(found)) for found in areas])
     return Explicitness(
         float(per_factor.mean()), float(np.mean(train)), per_factor, tuple(areas), rows.kept
+    )
+
+
+def _unscored(column: int, values: Ints, given: bool) -> ValueError:
+    """No area exists: the rows to score on hold one value, or none of those of the fit."""
+    name, rows = ("test", "") if given else ("factors", " in the rows held out")
+    hint = "" if given else "; hand over test= or more rows"
+    if values.min() == values.max():
+        return ValueError(f"{name}: expected two values of factor {column}{rows}, got one{hint}")
+    return ValueError(
+        f"{name}: expected values of factor {column}{rows} that the rows of the fit hold too, "
+        f"got others only{hint}"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaereg.metrics.disentanglement._arrays import Floats, integer, sklearn
+from vaereg.metrics.disentanglement._checks import factory
 
 __all__ = ["Predictor", "fitted", "importances", "maker"]
 
@@ -21,6 +22,7 @@ def maker(
 ) -> Callable[[], Any]:
     """What makes a fresh predictor, by name or by the caller's own function."""
     if not isinstance(predictor, str):
+        factory("predictor", predictor)
         return predictor
     if predictor not in names:
         raise ValueError(f"predictor: expected one of {names} or a function, got {predictor!r}")

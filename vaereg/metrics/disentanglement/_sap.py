@@ -11,8 +11,6 @@ from vaereg.metrics.disentanglement._arrays import (
     Array,
     Floats,
     Ints,
-    Score,
-    Seed,
     as_codes,
     as_factors,
     bar,
@@ -23,7 +21,9 @@ from vaereg.metrics.disentanglement._arrays import (
     standardized,
     varying,
 )
+from vaereg.metrics.disentanglement._checks import Seed, generator, positive
 from vaereg.metrics.disentanglement._predictors import fitted
+from vaereg.metrics.disentanglement._score import Score
 
 __all__ = ["SAP", "sap"]
 
@@ -98,8 +98,8 @@ def sap(
         a dead one.
 
     Raises:
-        ValueError: If shapes differ, a code is not finite, no factor varies, or ``method`` is
-            neither.
+        ValueError: If shapes differ, a code is not finite, no factor varies, ``method`` is
+            neither, or ``penalty`` is not above 0.
         TypeError: If factors are not integers (``"svm"``).
         ImportError: If scikit-learn is not installed (``"svm"``).
 
@@ -119,11 +119,12 @@ def sap(
     """
     if method == "r2":
         z = as_codes(codes)
-        y = as_factors(factors, len(z), real=True)
+        y = as_factors(factors, z, real=True)
         kept = varying(y)
         matrix = _squared_correlation(z, y[:, kept], min_variance)
     elif method == "svm":
-        rng = np.random.default_rng(seed)
+        positive("penalty", penalty)
+        rng = generator(seed)
         rows = held_out(codes, factors, test, (train_rows, test_rows), rng)
         z, test_z = rows.codes, rows.test_codes
         if standardize:

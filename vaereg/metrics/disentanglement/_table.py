@@ -15,10 +15,13 @@ from vaereg.metrics.disentanglement._arrays import (
     as_codes,
     as_factors,
     columns,
-    relabel,
+    numbered,
 )
+from vaereg.metrics.disentanglement._checks import integers, shown
 
 __all__ = ["FactorTable"]
+
+_HINT = "; FactorTable.of(codes, factors) takes the factors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +37,12 @@ class FactorTable:
         sizes: Number of values of each factor, ``(K,)``.
         labels: Values 0, 1, ... of each row, ``(n, K)``, where rows are not the complete grid in
             order; else None.
+        values: What these numbers stand for in the factors given to :meth:`of`, by factor; else
+            None.
 
     Raises:
         ValueError: If there are not as many codes as combinations, or one is not finite.
+        TypeError: If sizes are not integers.
 
     Example:
         >>> table = FactorTable(np.arange(12.0).reshape(6, 2), sizes=(2, 3))
@@ -47,16 +53,19 @@ class FactorTable:
     codes: Floats
     sizes: tuple[int, ...]
     labels: Ints | None = None
+    values: tuple[Ints, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "codes", as_codes(self.codes))
-        object.__setattr__(self, "sizes", tuple(int(size) for size in self.sizes))
-        if not self.sizes or min(self.sizes) < 1:
-            raise ValueError(f"sizes: expected at least 1 each, got {self.sizes}")
-        if self.labels is None and len(self.codes) != prod(self.sizes):
+        what = "how many values each factor has, such as (3, 4)"
+        sizes = integers("sizes", self.sizes, what, _HINT)
+        object.__setattr__(self, "sizes", sizes)
+        if not sizes or min(sizes) < 1:
+            raise ValueError(f"sizes: expected at least 1 each, got {shown(sizes)}{_HINT}")
+        if self.labels is None and len(self.codes) != prod(sizes):
             raise ValueError(
-                f"codes: expected one row for each combination of sizes {self.sizes}, "
-                f"{prod(self.sizes)} in all, got {len(self.codes)}; FactorTable.of takes others"
+                f"codes: expected one row for each combination of sizes {shown(sizes)}, "
+                f"{prod(sizes)} in all, got {len(self.codes)}; FactorTable.of takes others"
             )
         if self.labels is not None and self.labels.shape != (len(self.codes), len(self.sizes)):
             raise ValueError(
@@ -86,12 +95,13 @@ class FactorTable:
             FactorTable(4 codes of width 1, sizes (2, 2))
         """
         z = as_codes(codes)
-        labels, sizes = relabel(as_factors(factors, len(z)))
+        labels, values = numbered(as_factors(factors, z))
+        sizes = tuple(map(len, values))
         if len(z) == prod(sizes):
             place = np.ravel_multi_index(tuple(columns(labels)), sizes)
             if (np.bincount(place, minlength=len(z)) == 1).all():
-                return cls(z[np.argsort(place)], sizes)
-        return cls(z, sizes, labels)
+                return cls(z[np.argsort(place)], sizes, None, values)
+        return cls(z, sizes, labels, values)
 
     def __repr__(self) -> str:
         kind = "" if self.labels is None else ", not a complete grid"
@@ -156,9 +166,11 @@ class FactorTable:
         )
         for k, size in enumerate(self.sizes):
             if 1 in count[k, :size]:
+                alone = np.flatnonzero(count[k] == 1)[0]
+                value = alone if self.values is None else self.values[k][alone]
                 raise ValueError(
                     f"table: expected at least 2 rows with each value of factor {k}, got 1 with "
-                    f"value {int(np.flatnonzero(count[k] == 1)[0])}"
+                    f"value {value}"
                 )
         start = np.cumsum(count, 1) - count
         order = np.argsort(self.labels, 0, kind="stable")

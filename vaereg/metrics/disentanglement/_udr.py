@@ -13,10 +13,12 @@ from vaereg.metrics.disentanglement._arrays import (
     Array,
     Floats,
     as_codes,
+    numbers,
     ranks,
     sklearn,
     standardized,
 )
+from vaereg.metrics.disentanglement._checks import shown
 
 __all__ = ["UDR", "udr"]
 
@@ -81,8 +83,8 @@ def udr(
         codes is like none: 0.
 
     Raises:
-        ValueError: If there are fewer than two models, numbers of rows differ, a code is not
-            finite, or a choice is none of those above.
+        ValueError: If there are fewer than two models or rows, numbers of rows differ, a code
+            is not finite, or a choice is none of those above.
         ImportError: If scikit-learn is not installed (``"lasso"``).
 
     References:
@@ -101,12 +103,18 @@ def udr(
         raise ValueError(f"method: expected 'lasso' or 'spearman', got {method!r}")
     if average not in ("model", "code"):
         raise ValueError(f"average: expected 'model' or 'code', got {average!r}")
+    if getattr(codes, "ndim", 3) == 2:
+        raise TypeError(
+            f"codes: expected those of several models, (n, D) each, got {shown(codes)}"
+        )
     models = [as_codes(value, f"codes[{i}]") for i, value in enumerate(codes)]
     if len(models) < 2 or len({len(z) for z in models}) != 1:
         raise ValueError(
             "codes: expected two models or more, of as many rows each, got "
             f"{[z.shape for z in models]}"
         )
+    if len(models[0]) < 2:
+        raise ValueError(f"codes: expected at least 2 rows, got {len(models[0])}")
     informative = _informative(models, kl, threshold)
     scaled = [
         standardized(ranks(z) if method == "spearman" else z)[0] * kept
@@ -136,9 +144,12 @@ def _informative(
     if len(kl) != len(models):
         raise ValueError(f"kl: expected one entry for each of {len(models)} models, got {len(kl)}")
     for i, (z, value) in enumerate(zip(models, kl, strict=True)):
-        values = as_codes(np.asarray(value, np.float64)[None], f"kl[{i}]")[0]
+        values = numbers(f"kl[{i}]", value).astype(np.float64)
         if values.shape != z.shape[1:]:
-            raise ValueError(f"kl[{i}]: expected ({z.shape[1]},), got {values.shape}")
+            hint = "; take the mean over rows" if values.ndim == 2 else ""
+            raise ValueError(f"kl[{i}]: expected ({z.shape[1]},), got {values.shape}{hint}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"kl[{i}]: expected finite values, got nan or inf")
         alive[i] = alive[i] & (values > threshold)
     return alive
 
