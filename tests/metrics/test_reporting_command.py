@@ -7,69 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from report_command import MODEL
 
 from vaereg.metrics.reporting import Notice, ReportPage, _command
 from vaereg.metrics.reporting._command import main
-
-MODEL = """
-import numpy as np
-import torch
-import vaereg
-from torch import nn
-
-SEEN = []
-
-
-class Model:
-    def encode(self, x, **observed):
-        SEEN.append((x, observed))
-        return {"z": vaereg.gaussian(x, std=0.5 + 0 * x)}
-
-    def decode(self, values, **observed):
-        return values["z"]
-
-
-def alone():
-    return Model()
-
-
-def pair():
-    return Model(), torch.rand(30, 4)
-
-
-def mapping():
-    return {
-        "model": Model(), "x": np.random.default_rng(0).random((30, 4)), "title": "Mine",
-        "factors": np.arange(30) % 3, "factor_names": ["shape"], "trees": 2,
-        "image_shape": (2, 2), "y": np.arange(30.0)[:, None], "rows": 25, "mode": "fast",
-    }
-
-
-def three():
-    return Model(), torch.rand(30, 4), 1
-
-
-def without():
-    return {"x": torch.rand(30, 4)}
-
-
-def vae():
-    torch.manual_seed(0)
-    return vaereg.VAE(
-        nn.Linear(4, 4), nn.Linear(2, 4), vaereg.Objective(kl=vaereg.KL("z"))
-    ), torch.rand(60, 4)
-
-
-def wants(argument):
-    return Model()
-
-
-def broken():
-    raise ValueError("two\\nlines")
-
-
-number = 3
-"""
 
 
 @pytest.fixture
@@ -217,6 +158,12 @@ def test_a_vae(folder):
     ("given_models.py:three", "SOURCE: expected (model, x), got a tuple of 3"),
     ("given_models.py:without", "SOURCE: expected a mapping with \"model\", got ['x']"),
     ("given_models.py:alone", "x: expected data from SOURCE or --data, got none"),
+    ("given_models.py:no_data", "x: expected data from SOURCE or --data, got none"),
+    ("given_models.py:nothing_returned",
+     "SOURCE: expected 'nothing_returned' to return a vaereg.VAE, or a model with encode(x), got "
+     "None"),
+    ("given_models.py:swapped", "or a model with encode(x), got Tensor"),
+    ("given_models.py:absent_key", "KeyError: 'weights' (given_models.py, line "),
     ("given_models.py:wants", "wants() missing 1 required positional argument: 'argument'"),
     ("given_models.py:broken", "two lines"),
 ])  # fmt: skip
@@ -228,6 +175,49 @@ def test_mistakes_about_the_source(folder, source, message, capsys):
     assert not (folder / "report.html").exists()
 
 
+def test_pictures_with_their_channels_last(folder, capsys):
+    hint = "; x is (30, 8, 8, 3): models of pictures mostly take channels first, (N, C, H, W)"
+    for source, whose in (
+        ("channels_last", "in encode)"), ("layers_only", "(in a layer of the model)"),
+    ):  # fmt: skip
+        assert run(f"given_models.py:{source}") == 2
+        text = capsys.readouterr().err
+        assert text.startswith("vaereg-report: Given groups=1") and text.count("\n") == 1
+        assert whose + hint in text
+        if source == "channels_last":
+            line = 1 + MODEL.splitlines().index(
+                '        return {"z": vaereg.gaussian(self.net(x).flatten(1), '
+                "std=torch.ones(len(x), 64))}"
+            )
+            assert f"(given_models.py, line {line}, in encode)" in text
+
+
+@pytest.mark.parametrize("name", ["rows", "seed", "title", "image_shape", "model", "nll"])
+def test_arrays_that_have_the_name_of_an_option(folder, data, name, capsys):
+    path = data(**{"x": np.zeros((9, 2)), name: np.array(3)})
+    assert run("given_models.py:alone", "--data", path) == 2
+    text = capsys.readouterr().err
+    assert f"observed variables, got {name}, which is an option of the report" in text
+    assert not (folder / "report.html").exists()
+
+
+def test_where_no_page_can_be_written_is_said_before_the_work(folder, capsys):
+    (folder / "taken").mkdir()
+    (folder / "file").write_text("", encoding="utf-8")
+    for path, why in (
+        ("taken", "--output: expected a file, got the folder taken"),
+        ("file/page.html", "--output: expected a file that can be written, got file/page.html ("),
+        ("file/a/b.html", "Not a directory"), ("/proc/page.html", "got /proc/page.html (/proc: "),
+    ):  # fmt: skip
+        assert run("given_models.py:pair", "-o", path) == 2
+        text = capsys.readouterr().err
+        assert why in text and text.count("\n") == 1
+    assert "given_models" not in sys.modules  # nothing was loaded, let alone fitted
+    before = sorted(folder.iterdir())
+    assert run("given_models.py:pair", "--rows", "1", "-o", "new/page.html") == 2
+    assert [p for p in sorted(folder.iterdir()) if p.name != "__pycache__"] == before
+
+
 def test_mistakes_about_data(folder, data, capsys):
     def said(path):
         assert run("given_models.py:alone", "--data", str(path)) == 2
@@ -235,7 +225,9 @@ def test_mistakes_about_data(folder, data, capsys):
         assert text.startswith("vaereg-report: ") and text.count("\n") == 1
         return text
 
-    assert "No such file" in said("absent.npz")
+    for path, why in (("absent.npz", "No such file or directory"), (".", "Is a directory")):
+        expected = f"--data: expected an npz file of arrays of numbers or texts, got {path} ({why}"
+        assert expected in said(path)
     (folder / "text.npz").write_text("no archive", encoding="utf-8")
     (folder / "empty.npz").write_bytes(b"")
     (folder / "cut.npz").write_bytes(b"PK\x03\x04 and no more")
@@ -247,7 +239,7 @@ def test_mistakes_about_data(folder, data, capsys):
         )
     assert "x: expected data from SOURCE or --data, got none" in said(data(y=np.zeros(3)))
     assert "x: expected a tensor (N, *event)" in said(data(x=np.zeros(3)))
-    assert "factors: expected integers" in said(data(x=np.zeros((9, 2)), factors=np.zeros(9)))
+    assert "factors: expected integers" in said(data(x=np.ones((9, 2)), factors=np.arange(9) / 2))
     assert "y: expected as many rows as x, 9, got 3" in said(
         data(x=np.zeros((9, 2)), y=np.zeros(3))
     )
@@ -259,9 +251,6 @@ def test_mistakes_about_options(folder, capsys):
     assert capsys.readouterr().err == "vaereg-report: rows: expected at least 2, got 1\n"
     assert run("given_models.py:pair", "--image-shape", "28") == 2
     assert "image_shape: expected (H, W)" in capsys.readouterr().err
-    (folder / "taken").mkdir()
-    assert run("given_models.py:pair", "-o", "taken") == 2
-    assert capsys.readouterr().err.startswith("vaereg-report: ")
     for arguments in ([], ["a:b", "--rows", "many"], ["a:b", "--unknown"]):
         with pytest.raises(SystemExit, match="2"):
             main(arguments)
@@ -286,8 +275,10 @@ def test_help(capsys):
 def test_as_a_program(folder):
     command = [sys.executable, "-m", "vaereg.metrics.reporting", "given_models.py:pair"]
     done = subprocess.run(
-        [*command, "--quick", "--quiet", "-o", "page.html"], capture_output=True, text=True,
+        [*command, "--quick", "-o", "page.html"], capture_output=True, text=True,
         timeout=120, cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "page.html", done.stderr
+    lines = done.stderr.splitlines()
+    assert "report: codes" in lines and not [line for line in lines if ": :" in line]
     assert (folder / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -117,6 +117,44 @@ def test_likelihood_of_the_users_own():
     assert page.numbers["nll"] > 0 and page.numbers["nll_of_the_mean"] is None
 
 
+# ---- arrays
+
+
+@pytest.mark.parametrize("change", [
+    np.asarray, np.float32, lambda x: x[::-1][::-1], lambda x: x.astype(">f8"), np.float16,
+])  # fmt: skip
+def test_arrays_are_read_as_tensors(change):
+    x = normal(40, 4).half().float()
+    y = torch.arange(40.0)[:, None]
+    expected = report(Shifted(), x, y=y, **QUICK)
+    array, other = change(x.double().numpy()), y.double().numpy()
+    before = array.copy()
+    assert report(Shifted(), array, y=other, **QUICK).numbers == expected.numbers
+    assert np.array_equal(array, before)
+
+
+class Shifted(nn.Module):
+    def encode(self, x, y):
+        assert len(x) == len(y) and x.dtype == y.dtype == torch.float32
+        return {"z": certain(x + y)}
+
+    def decode(self, values, y):
+        return values["z"]
+
+
+def test_arrays_have_the_precision_of_the_model():
+    vae = two_codes().double()
+    page = report(vae, normal(40, 4).double().numpy(), **QUICK)
+    assert page.skipped == ()
+
+
+def test_arrays_of_classes_stay_whole():
+    seen = []
+    model = Model(lambda x, y: seen.append(y) or {"z": spread_out(x)})
+    page_of(model, normal(10), y=np.arange(10), batch_size=10)
+    assert seen[0].dtype == torch.int64 and sorted(seen[0].tolist()) == list(range(10))
+
+
 # ---- observed variables
 
 

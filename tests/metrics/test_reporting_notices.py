@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from report_models import FINE, Model, certain, heads, normal, page_of, spread_out
+from report_models import FINE, Model, certain, fixed_vae, heads, normal, page_of, spread_out
 from report_reader import Reader, tiles
 from torch import nn
 from torch.distributions import Independent, Normal
@@ -15,6 +15,7 @@ from torch.distributions import Independent, Normal
 import vaereg
 from vaereg.metrics import Audit, MIEstimate, TermAudit
 from vaereg.metrics.decomposition import Decomposition
+from vaereg.metrics.reporting._charts import MINUS
 from vaereg.metrics.reporting._gather import gather
 from vaereg.metrics.reporting._measure import Measured
 from vaereg.metrics.reporting._notices import notices
@@ -111,6 +112,40 @@ def test_hole_in_the_aggregated_posterior(shift, scale, std, which):
     assert all(f"Coordinates {which} have" in n.text for n in found)
 
 
+def test_few_rows_show_no_hole_and_no_unused_classes():
+    """A mean of 12 rows with a deviation of 0.8 is off by 0.2 by chance."""
+    x = normal(12, 1)
+    x = x - x.mean() + 0.6 / 0.8
+    model = Model(lambda x: {"z": spread_out(x)})
+    assert "The aggregated posterior of z is not the prior" not in heads(page_of(model, x))
+    x = torch.eye(50)[torch.arange(100) % 17]
+    model = Model(lambda x: {"c": vaereg.categorical(20.0 * x, 0.5)})
+    assert not [h for h in heads(page_of(model, x)) if "classes" in h]
+
+
+def test_collapse_onto_a_prior_of_each_row():
+    def encode(x):
+        one = torch.ones_like(x)
+        return {"z": vaereg.gaussian(x, std=one, prior=Independent(Normal(x, one), 1))}
+
+    (found,) = page_of(Model(encode), normal(50, 2)).notices
+    assert "next to nothing of the data beyond what its prior is given. A lower" in found.text
+
+
+@pytest.mark.parametrize("low, high, which", [
+    (0.0, 255.0, "0.000 to 255.000"), (-1.0, 1.0, f"{MINUS}1.000 to 1.000"), (0.0, 1.0, None),
+])  # fmt: skip
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_range_of_a_bernoulli_likelihood(likelihood, low, high, which):
+    x = low + (high - low) * torch.rand(60, 5)
+    x[0, 0], x[1, 0] = low, high
+    found = page_of(fixed_vae(likelihood), x).notices
+    found = [n for n in found if n.head.startswith("The data are not in [0, 1]")]
+    wrong = which is not None and likelihood == "bernoulli"
+    assert [n.level for n in found] == ["bad"] * wrong
+    assert all(f"They go from {which}," in n.text for n in found)
+
+
 def test_dead_coordinates_are_no_hole_and_other_priors_neither():
     wide = Independent(Normal(torch.zeros(2), torch.full((2,), 5.0)), 1)
     model = Model(lambda x: {"z": vaereg.gaussian(5.0 * x, std=1 + 0 * x, prior=wide)})
@@ -145,15 +180,35 @@ def gathered(n=400):
     ({}, None, None),
     ({"lower": 1.4}, "bad", "The bounds of I(c; x) contradict each other"),
     ({"lower": 1.34}, None, None),  # within its errors
-    ({"exact": 0.1, "lower": 0.1}, "warn", "c is all but idle"),
-    ({"exact": 0.1, "lower": 0.1, "entropy": None}, None, None),
-    ({"decoded": 0.1}, "warn", "The decoder hides c"),
+    ({"lower": 1.4, "upper_error": 0.05}, None, None),  # of both of them
+    ({"lower": 1.4, "upper": math.inf, "upper_error": math.nan}, None, None),
+    ({"exact": 0.05, "lower": 0.05}, "warn", "c is all but idle"),
+    ({"exact": 0.1, "lower": 0.1}, None, None),
+    ({"exact": 0.05, "lower": 0.05, "entropy": None}, None, None),
+    ({"decoded": 0.1}, "warn", "Little of c was read back from what is decoded"),
+    ({"decoded": 0.0, "decoded_error": 0.0}, "warn",
+     "Little of c was read back from what is decoded"),
+    ({"decoded": 0.1, "decoded_error": 0.07}, None, None),
+    ({"decoded": 0.208, "decoded_error": 2.474, "exact": 9.3, "lower": 9.0, "upper": 9.9,
+      "entropy": None}, None, None),
+    ({"decoded": 0.0, "lower": 0.2}, None, None),  # a critic that cannot read the data either
     ({"decoded": None, "decoded_error": None}, None, None),
-    ({"exact": 0.19, "lower": 0.1, "decoded": 0.0}, None, None),  # there is little to hide
+    ({"exact": 0.19, "lower": 0.19, "decoded": 0.0}, None, None),  # there is little to hide
+    ({"exact": 0.23, "lower": 0.23, "decoded": 0.0}, None, None),
 ])  # fmt: skip
 def test_notices_of_brackets(change, level, head):
     found = notices(gathered(), Measured(brackets={"c": replace(FINE, **change)}), 0.01)
     assert [(n.level, n.head) for n in found] == ([] if head is None else [(level, head)])
+
+
+def test_what_was_read_back_is_told_as_a_lower_bound():
+    held = replace(FINE, decoded=0.1, decoded_error=0.02)
+    (found,) = notices(gathered(), Measured(brackets={"c": held}), 0.01)
+    assert "no more than" not in found.text and "lower bounds" in found.text
+    assert "a fresh critic read 0.100 ± 0.020 nats, and 0.900 ± 0.020 from the data" in found.text
+    held = replace(held, decoded=0.0, decoded_error=0.0)
+    (found,) = notices(gathered(), Measured(brackets={"c": held}), 0.01)
+    assert "a fresh critic read nothing, and" in found.text
 
 
 def test_notices_of_parts_are_beyond_their_errors():
@@ -166,7 +221,10 @@ def test_notices_of_parts_are_beyond_their_errors():
     assert heads_of(tc=0.8) == ["The coordinates of z depend on each other"]
     assert heads_of(tc=0.8, tc_error=0.3) == []
     assert heads_of(tc=0.8, kl=20.0) == []  # little of it
-    assert heads_of(mi=0.95 * math.log(400)) == ["I(x; z) is at its ceiling"]
+    high = 0.95 * math.log(400)
+    assert heads_of(mi=high) == ["I(x; z) is at its ceiling"]
+    # Perhaps there: neither that it is, nor what its total correlation would say if it were not.
+    assert heads_of(mi=high, mi_error=0.3, tc=0.8) == []
 
 
 @pytest.mark.parametrize("verdict, displayed, head", [
@@ -181,6 +239,7 @@ def test_notices_of_audits(verdict, displayed, head):
     entry = TermAudit("leak", "z", "y", "MINE", displayed, read, verdict, 0.05)
     found = notices(gathered(), Measured(audit=Audit({"leak": entry}, 0.05, 500)), 0.01)
     assert [n.head for n in found] == ([] if head is None else [head])
+    assert all("fresh critics read 0.120 [0.100, 0.150] nats" in n.text for n in found)
 
 
 def test_a_real_bracket_is_on_the_page():
@@ -193,6 +252,7 @@ def test_a_real_bracket_is_on_the_page():
     found = page.numbers["codes"]["c"]["bracket"]
     assert found["lower"] <= found["exact"] + 1e-6 and found["exact"] <= found["upper"] + 1e-6
     assert found["exact"] > 1.0 and found["decoded"] == 0.0
-    assert "The decoder hides c" in heads(page) and "I(c; x), nats" in page.html
-    assert tiles(page)["I(x; c), nats"] == f"{found['exact']:.2f}"
+    assert "Little of c was read back from what is decoded" in heads(page)
+    assert "I(c; x), nats" in page.html
+    assert tiles(page)["I(x; c), nats, of held-out rows"] == f"{found['exact']:.2f}"
     Reader(page.html)

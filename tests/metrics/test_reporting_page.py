@@ -7,20 +7,18 @@ import json
 import math
 import re
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from report_models import FINE, Model, heads, leaky, normal, page_of, spread_out
+from report_models import Model, heads, leaky, normal, page_of, spread_out
 from report_reader import Reader
 
 import vaereg
 from vaereg.metrics import ReportPage, report
 from vaereg.metrics.reporting import _charts as charts
 from vaereg.metrics.reporting._charts import DASH, MINUS
-from vaereg.metrics.reporting._page import bracketed
 
 
 def everything(**options):
@@ -30,8 +28,8 @@ def everything(**options):
     factors = np.stack((np.arange(120) % 2, np.arange(120) % 3), 1)
     return report(
         leaky(), x, y=y, factors=factors, factor_names=["a<b>", "b&\"c'"], fitted=120, trees=2,
-        title="<script>alert('x')</script>", details={"run<1>": "</pre>"}, image_shape=(1, 2),
-        **options,
+        title="<script>alert('x')</script>", details={"run<1>": "</pre>", 7: 8},
+        image_shape=(1, 2), **options,
     )  # fmt: skip
 
 
@@ -118,15 +116,6 @@ def test_without_matplotlib(monkeypatch):
     assert page_of(Model(lambda x: {"z": spread_out(x)}), normal()).html
 
 
-def test_bracket_beyond_all_bounds_is_drawn():
-    found = bracketed({"c": replace(FINE, upper=math.inf, upper_error=math.nan, lower=-2.0)})
-    assert "nan" not in found and "∞" in found
-    drawn = re.findall(r'class="error" style="left:(.*?)%;width:(.*?)%"', found)
-    assert len(drawn) == 3
-    for left, width in drawn:
-        assert 0.0 <= float(left) and float(left) + float(width) <= 100.01
-
-
 @pytest.mark.parametrize("value, text", [
     (None, DASH), (math.nan, DASH), (math.inf, "∞"), (-math.inf, f"{MINUS}∞"),
     (-0.00001, "0.000"), (-1.5, f"{MINUS}1.500"), (123456.7, "123,457"),
@@ -162,11 +151,22 @@ def test_save_is_whole_or_not_at_all(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "page.html"]
 
 
-def test_progress(monkeypatch, capsys):
+def test_save_into_a_folder(tmp_path):
+    with pytest.raises(IsADirectoryError, match=r"path: expected a file, got the folder .*\w$"):
+        ReportPage("page", {}, (), ()).save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def of_progress():
+    return page_of(Model(lambda x: {"z": spread_out(x)}), normal(), progress=True)
+
+
+def test_progress(monkeypatch):
     said = []
-    bar = SimpleNamespace(set_description=said.append, close=lambda: said.append("closed"))
+    bar = SimpleNamespace(set_description_str=said.append, close=lambda: said.append("closed"))
     monkeypatch.setitem(sys.modules, "tqdm", SimpleNamespace(tqdm=lambda **options: bar))
-    page_of(Model(lambda x: {"z": spread_out(x)}), normal(), progress=True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    of_progress()
     assert said == [
         "report: codes", "report: parts of KL(z)", "report: pictures", "closed",
     ]  # fmt: skip
@@ -175,4 +175,17 @@ def test_progress(monkeypatch, capsys):
     assert said[-1] == "closed"
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(ImportError, match="progress=True needs tqdm: pip install tqdm"):
-        page_of(Model(lambda x: {"z": spread_out(x)}), normal(), progress=True)
+        of_progress()
+
+
+def test_progress_on_a_terminal_as_tqdm_draws_it(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    of_progress()
+    drawn = capsys.readouterr().err
+    assert "report: pictures 00:0" in drawn and ": :" not in drawn
+
+
+def test_progress_where_stderr_is_no_terminal(capsys):
+    of_progress()
+    expected = "report: codes\nreport: parts of KL(z)\nreport: pictures\n"
+    assert capsys.readouterr().err == expected

@@ -2,17 +2,19 @@ r"""One page that shows a trained VAE: what it reconstructs, what its codes hold
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vaereg.metrics._encoding import check_observed, device_of
+from vaereg.metrics._encoding import device_of
 from vaereg.metrics.reporting._assemble import ReportPage, assemble, looks_of
 from vaereg.metrics.reporting._gather import NLL, gather
+from vaereg.metrics.reporting._inputs import check_numbers, checked, factors_of, names_of
 from vaereg.metrics.reporting._measure import Plan, measure
 from vaereg.metrics.reporting._notices import Notice
 from vaereg.metrics.reporting._pictures import canvas_of, pillow
@@ -22,7 +24,7 @@ __all__ = ["Notice", "ReportPage", "report"]
 
 def report(
     model: Any,
-    x: Tensor,
+    x: Tensor | NDArray[Any],
     *,
     factors: Any = None,
     factor_names: Sequence[str] | None = None,
@@ -57,8 +59,9 @@ def report(
     Args:
         model: A :class:`vaereg.VAE`, or anything with ``encode(x, **observed)`` that gives codes
             by name and ``decode(values, **observed)``.
-        x: Data, ``(N, *event)``, at least 2 rows. Pictures are ``(N, H, W)``, ``(N, 1, H, W)`` or
-            ``(N, 3, H, W)``, or rows with ``image_shape``; all else is drawn as curves.
+        x: Data, ``(N, *event)``, at least 2 rows, a tensor or an array. Pictures are
+            ``(N, H, W)``, ``(N, 1, H, W)`` or ``(N, 3, H, W)``, or rows with ``image_shape``; all
+            else is drawn as curves. Real numbers of an array are given the model's precision.
         factors: Integer values of known factors, ``(N, K)`` or ``(N,)``.
         factor_names: Their names.
         title: Of the page.
@@ -75,14 +78,14 @@ def report(
         details: More to be said in the page's foot, by name.
         seed: Seed of all that is drawn. Torch's own generators are left as they were.
         batch_size: Rows of a pass.
-        progress: Show a progress bar (needs tqdm).
-        observed: What the model is also given by name; tensors are cut as ``x`` is.
+        progress: Show a progress bar (needs tqdm); plain lines where stderr is no terminal.
+        observed: What the model is also given by name; tensors and arrays are cut as ``x`` is.
 
     Returns:
         A :class:`ReportPage`; ``.save("report.html")`` writes it.
 
     Raises:
-        TypeError: If the model does not encode to codes by name.
+        TypeError: If the model does not encode to codes by name, or factors are no integers.
         ValueError: If shapes or numbers of rows differ, or ``x`` is not finite.
         ImportError: If Pillow is not installed, or tqdm for ``progress``.
 
@@ -95,14 +98,15 @@ def report(
         >>> page.html.startswith("<!doctype html>"), sorted(page.numbers["codes"])
         (True, ['z'])
     """
-    for name, value, least in (
-        ("rows", rows, 2), ("fitted", fitted, 2), ("samples", samples, 2), ("trees", trees, 1),
-        ("traversals", traversals, 0), ("batch_size", batch_size, 1),
-    ):  # fmt: skip
-        if value < least:
-            raise ValueError(f"{name}: expected at least {least}, got {value}")
-    _check(model, x, observed)
-    y, names = _factors(factors, factor_names, len(x))
+    check_numbers(
+        rows=(rows, 2), fitted=(fitted, 2), samples=(samples, 2), trees=(trees, 1),
+        traversals=(traversals, 0), batch_size=(batch_size, 1),
+    )  # fmt: skip
+    if not isinstance(title, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"title: expected a text, got {title!r}")
+    x, observed = checked(model, x, observed)
+    y = None if factors is None else factors_of(factors, len(x))
+    names = names_of(factor_names, y)
     canvas = canvas_of(x, image_shape)
     if canvas.shape is not None and callable(getattr(model, "decode", None)):
         pillow()  # not after minutes of fitting
@@ -132,41 +136,17 @@ def report(
     return assemble(model, seen, found, looks, plan, title, dict(details or {}))
 
 
-def _check(model: Any, x: Tensor, observed: Mapping[str, Any]) -> None:
-    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) < 2:  # pyright: ignore[reportUnnecessaryIsInstance]
-        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__  # pyright: ignore
-        raise ValueError(f"x: expected a tensor (N, *event) of at least 2 rows, got {got}")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("x: expected finite values, got nan or inf")
-    check_observed(model, observed, len(x))
-
-
-def _factors(factors: Any, names: Sequence[str] | None, rows: int) -> tuple[Any, list[str]]:
-    if factors is None:
-        if names is not None:
-            raise ValueError("factor_names: expected factors beside them, got none")
-        return None, []
-    y = np.asarray(factors.cpu() if isinstance(factors, Tensor) else factors)
-    y = y[:, None] if y.ndim == 1 else y
-    if y.ndim != 2 or len(y) != rows or y.dtype.kind not in "iub":
-        raise ValueError(
-            f"factors: expected integers ({rows}, K) or ({rows},), got {y.dtype} {y.shape}"
-        )
-    known = [f"factor {k}" for k in range(y.shape[1])] if names is None else list(names)
-    if len(known) != y.shape[1]:
-        raise ValueError(f"factor_names: expected {y.shape[1]} names, got {len(known)}")
-    return y.astype(np.int64), known
-
-
 def _progress(show: bool) -> tuple[Callable[[str], None], Callable[[], None]]:
     if not show:
         return lambda text: None, lambda: None
+    if not sys.stderr.isatty():  # a bar is drawn over itself, which only a terminal can
+        return lambda text: print(f"report: {text}", file=sys.stderr, flush=True), lambda: None
     try:
-        bar: Any = import_module("tqdm").tqdm(desc="report", bar_format="{desc}: {elapsed}")
+        bar: Any = import_module("tqdm").tqdm(bar_format="{desc} {elapsed}")
     except ImportError as error:
         raise ImportError("progress=True needs tqdm: pip install tqdm") from error
 
     def say(text: str) -> None:
-        bar.set_description(f"report: {text}")
+        bar.set_description_str(f"report: {text}")
 
     return say, bar.close

@@ -13,6 +13,7 @@ import numpy as np
 
 from vaereg.metrics.reporting import _page as pages
 from vaereg.metrics.reporting._gather import Gathered
+from vaereg.metrics.reporting._knowledge import audited, bracketed, kl_parts, scored
 from vaereg.metrics.reporting._measure import Measured, Plan
 from vaereg.metrics.reporting._notices import Notice, notices
 from vaereg.metrics.reporting._pictures import Canvas, reconstructions, samples, walks
@@ -48,6 +49,8 @@ class ReportPage:
             OSError: If it cannot be written.
         """
         path = Path(path)
+        if path.is_dir():
+            raise IsADirectoryError(f"path: expected a file, got the folder {path}")
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.part")
         try:
@@ -114,26 +117,27 @@ def assemble(
     title: str,
     details: dict[str, Any],
 ) -> ReportPage:
-    sections = [*looks]
+    sections, n = [*looks], len(seen.x)
     sections.append(("kl", "Coordinates", pages.coordinates(seen, plan.active)))
     if found.parts:
-        sections.append(("parts", "Parts of the KL", pages.kl_parts(found, len(seen.x))))
+        sections.append(("parts", "Parts of the KL", kl_parts(found, n)))
     if found.brackets:
-        sections.append(("information", "Information", pages.bracketed(found.brackets)))
+        body = bracketed(found.brackets, min(n, plan.fitted), n)
+        sections.append(("information", "Information", body))
     if found.audit is not None:
-        sections.append(("audit", "Audit", pages.audited(found.audit)))
+        sections.append(("audit", "Audit", audited(found.audit)))
     if found.scores:
-        sections.append(("scores", "Known factors", pages.scored(found.scores)))
+        sections.append(("scores", "Known factors", scored(found.scores, n)))
     warned = notices(seen, found, plan.active)
     kind = getattr(model, "likelihood", None)
     version = import_module("vaereg").__version__
-    foot = {**details, "rows": len(seen.x), "seed": plan.seed, "vaereg": version}
+    foot = {**details, "rows": n, "seed": plan.seed, "vaereg": version}
     shape = _TIMES.join(str(n) for n in seen.x.shape[1:])
     codes = ", ".join(
         f"{name} of {_TIMES.join(str(n) for n in code.value.shape[1:])}"
         for name, code in seen.codes.items()
     )
-    subtitle = f"{len(seen.x)} rows of {shape}; code {codes}"
+    subtitle = f"{n} rows of {shape}; code {codes}"
     subtitle += f"; {kind} likelihood" if isinstance(kind, str) else ""
     numbers = _numbers(seen, found, warned)
     html = pages.page(

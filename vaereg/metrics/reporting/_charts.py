@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DASH", "MINUS", "bars", "heat", "histogram", "interval", "number", "stack", "table"]
+__all__ = ["DASH", "MINUS", "bars", "heat", "histogram", "interval", "keys", "number",
+           "stack", "table"]  # fmt: skip
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -88,23 +89,45 @@ def interval(
     )
 
 
-def histogram(values: NDArray[np.floating], label: str) -> str:
-    """A column of a code against the standard normal density, from -4 to 4."""
-    edges = np.linspace(-4.0, 4.0, 33)
+def keys(*, discrete: bool) -> str:
+    """What the marks of :func:`interval` are; ``discrete`` where an end is marked."""
+    known = [
+        ("mark exact", "the information itself, of these rows' posteriors"),
+        ("mark", "its bounds: fresh critic (left), KL rate (right)"),
+        ("span", "what lies between them"),
+        ("error", "one standard error to each side"),
+        *[("end", "entropy of the code")] * discrete,
+    ]
+    items = "".join(
+        f'<li><span class="axis key" aria-hidden="true"><i class="{kind}"></i></span>'
+        f"<span>{text}</span></li>"
+        for kind, text in known
+    )
+    return f'<ul class="legend keys">{items}</ul>'
+
+
+def histogram(
+    values: NDArray[np.floating],
+    label: str,
+    ends: tuple[float, float],
+    density: Callable[[NDArray[np.floating]], NDArray[np.floating]] | None,
+) -> str:
+    """A column of a code between ``ends``, beside the density of each bin that its prior has."""
+    edges = np.linspace(*ends, 33)
     width = edges[1] - edges[0]
-    share = np.histogram(np.clip(values, -3.999, 3.999), edges)[0] / max(1, len(values)) / width
-    middle = 0.5 * (edges[1:] + edges[:-1])
-    normal = np.exp(-0.5 * middle**2) / math.sqrt(2.0 * math.pi)
-    top = max(float(share.max()), float(normal.max()))
+    share = np.histogram(np.clip(values, *ends), edges)[0] / max(1, len(values)) / width
+    prior = np.zeros(0) if density is None else density(edges)
+    top = max(float(share.max()), float(prior.max(initial=0.0)))
     columns = "".join(
         f'<rect x="{3 * k}" y="{60 - 58 * v / top:.1f}" width="2.6" height="{58 * v / top:.1f}"/>'
         for k, v in enumerate(share)
     )
-    line = " ".join(f"{3 * k + 1.3:.1f},{60 - 58 * v / top:.1f}" for k, v in enumerate(normal))
+    line = " ".join(f"{3 * k + 1.3:.1f},{60 - 58 * v / top:.1f}" for k, v in enumerate(prior))
+    line = f'<polyline points="{line}"/>' if line else ""
     return (
         '<figure class="histogram"><svg viewBox="0 0 96 61" role="img" '
         f'aria-label="{escape(label)}">'
-        f'{columns}<polyline points="{line}"/></svg><figcaption>{escape(label)}</figcaption>'
+        f"{columns}{line}</svg><figcaption>{escape(label)}</figcaption>"
         "</figure>"
     )
 

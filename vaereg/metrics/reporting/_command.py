@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import inspect
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,9 +17,15 @@ import numpy as np
 import torch
 
 from vaereg.metrics.reporting import report
-from vaereg.metrics.reporting._gather import reason
+from vaereg.metrics.reporting._mistakes import said
 
 __all__ = ["main"]
+
+_OPTIONS = {
+    name
+    for name, parameter in inspect.signature(report).parameters.items()
+    if parameter.kind is not parameter.VAR_KEYWORD
+} - {"x", "factors", "factor_names"}
 
 _EPILOG = """\
 SOURCE is FILE.py:FUNCTION or package.module:FUNCTION. The function takes no arguments and returns
@@ -70,11 +78,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; the exit status."""
     options = parser().parse_args(arguments)
+    given: dict[str, Any] = {}
     try:
+        _writable(options.output)
         given = _model(options.source)
         if options.data is not None:
             given = {**_arrays(options.data), **given}
-        if "x" not in given:
+        if given.get("x") is None:
             raise ValueError("x: expected data from SOURCE or --data, got none")
         for name in ("title", "image_shape", "rows", "fitted", "seed"):
             if getattr(options, name) is not None:
@@ -83,11 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.setdefault("progress", not options.quiet)
         if options.quick:
             given |= {"bracket": False, "audit": False}
-        model, x = given.pop("model"), _tensor(given.pop("x"), bytes_to=255.0)
-        page = report(model, x, **given)
+        given["x"] = _tensor(given["x"], bytes_to=255.0)
+        page = report(**given)
         path = page.save(options.output)
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        print(f"vaereg-report: {reason(error)}", file=sys.stderr)
+    except Exception as error:  # a model's own mistakes are of any kind
+        print(f"vaereg-report: {said(error, given.get('x'))}", file=sys.stderr)
         return 2
     for notice in page.notices:
         print(f"{notice.level}: {notice.head}")
@@ -95,6 +105,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"not measured: {what}: {why}")
     print(path)
     return 0
+
+
+def _writable(path: Path) -> None:
+    """Whether a file can be written there: told before the work and not after it."""
+    if path.is_dir():
+        raise ValueError(f"--output: expected a file, got the folder {path}")
+    folder = path.absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent  # save makes what is missing
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--output: expected a file that can be written, got {path} ({folder}: "
+            f"{error.strerror})"
+        ) from error
 
 
 def _model(source: str) -> dict[str, Any]:
@@ -109,14 +136,20 @@ def _model(source: str) -> dict[str, Any]:
         given = dict(cast("Mapping[str, Any]", found))
         if "model" not in given:
             raise ValueError(f'SOURCE: expected a mapping with "model", got {sorted(given)}')
-        arrays = {name: _tensor(v) for name, v in given.items() if _is_observed(name, v)}
-        return {**given, **arrays}
-    if isinstance(found, tuple):
+        given |= {name: _tensor(v) for name, v in given.items() if _is_observed(name, v)}
+    elif isinstance(found, tuple):
         pair = cast("tuple[Any, ...]", found)
         if len(pair) != 2:
             raise ValueError(f"SOURCE: expected (model, x), got a tuple of {len(pair)}")
-        return {"model": pair[0], "x": pair[1]}
-    return {"model": found}
+        given = {"model": pair[0], "x": pair[1]}
+    else:
+        given = {"model": found}
+    if not callable(getattr(given["model"], "encode", None)):
+        raise ValueError(
+            f"SOURCE: expected {name!r} to return a vaereg.VAE, or a model with encode(x), got "
+            + ("None" if given["model"] is None else type(given["model"]).__name__)
+        )
+    return given
 
 
 def _is_observed(name: str, value: Any) -> bool:
@@ -150,10 +183,17 @@ def _arrays(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {str(name): file[name] for name in file.files}
-    except (AttributeError, EOFError, TypeError, ValueError, BadZipFile) as error:
+    except (AttributeError, EOFError, OSError, TypeError, ValueError, BadZipFile) as error:
+        why = getattr(error, "strerror", None) or error
         raise ValueError(
-            f"--data: expected an npz file of arrays of numbers or texts, got {path} ({error})"
+            f"--data: expected an npz file of arrays of numbers or texts, got {path} ({why})"
         ) from error
+    options = sorted(_OPTIONS & set(arrays))
+    if options:
+        raise ValueError(
+            f"--data: expected x, factors, factor_names and observed variables, got {options[0]}, "
+            "which is an option of the report; give it on the command line or from SOURCE"
+        )
     if "x" not in arrays and "images" in arrays:
         arrays["x"] = arrays.pop("images")
     found: dict[str, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -10,73 +9,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vaereg.functional import bernoulli_nll, gaussian_kl, gaussian_nll
+from vaereg.functional import bernoulli_nll, gaussian_nll
 from vaereg.metrics._encoding import evaluating
-from vaereg.metrics._posteriors import Family, draw, family
+from vaereg.metrics._posteriors import draw, family
+from vaereg.metrics.reporting._codes import Coded, joined
 
-__all__ = ["RARE", "Coded", "Gathered", "NLL", "gather", "reason"]
+__all__ = ["Gathered", "NLL", "cut", "gather", "reason"]
 
 NLL = Callable[[Tensor, Tensor], Tensor]
-RARE = 0.1  # share of what its prior says below which a class counts as unused
-_STANDARD = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class Coded:
-    """One code of all rows.
-
-    Attributes:
-        name: Its name.
-        q: The posteriors, if factorised Gaussians or categorical; else None.
-        value: A draw of each row, on the CPU.
-        kl: KL from the prior, of each coordinate or categorical variable, in nats; None where
-            there is no posterior or no prior of its family.
-        standard: Whether the prior is a standard normal.
-        prior: Mean prior probability of each class, ``(G, K)``, where it is categorical.
-    """
-
-    name: str
-    q: Family | None
-    value: Tensor
-    kl: tuple[float, ...] | None
-    standard: bool
-    prior: Tensor | None = None
-
-    @property
-    def discrete(self) -> bool:
-        """Whether it is categorical."""
-        return self.q is not None and self.q.discrete
-
-    @property
-    def point(self) -> Tensor:
-        """The posterior's mean, its most likely class as one-hot rows, or the value."""
-        if self.q is None:
-            return self.value
-        if not self.q.discrete:
-            # One row of numbers each in the family; the decoder wants the code's own shape.
-            return self.q.first.reshape(self.value.shape).to(self.value.dtype)
-        hot = nn.functional.one_hot(self.q.first.argmax(-1), self.q.first.shape[-1])
-        return hot.to(self.value.dtype)
-
-    @property
-    def shares(self) -> Tensor:
-        """Share of rows of each class, ``(G, K)``, of a categorical code."""
-        assert self.q is not None
-        pi = self.q.first.double().exp()
-        return pi.reshape(len(pi), -1, pi.shape[-1]).mean(0)
-
-    @property
-    def rare(self) -> Tensor:
-        """Classes that are hardly used beside what their prior says, ``(G, K)``."""
-        shares = self.shares
-        even = torch.full_like(shares, 1.0 / shares.shape[-1])
-        return shares < RARE * (even if self.prior is None else self.prior)
-
-    @property
-    def flat(self) -> Tensor:
-        """``point`` with one row for each row of data, ``(N, D)``: what scores read."""
-        q = self.q
-        return (self.point if q is None or q.discrete else q.first).flatten(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +30,7 @@ class Gathered:
             it is not known how to compute it.
         blank: The same of the best constant picture, where it is known.
         where: The device that the model reads its inputs on.
+        likelihood: ``"bernoulli"``, ``"gaussian"``, or None where it is none by name.
         batches: What the objective reads, for an audit; empty where there is no objective.
         observed: What the model was also given.
         skipped: What could not be read, and why.
@@ -100,6 +41,7 @@ class Gathered:
     nll: float | None
     blank: float | None
     where: torch.device
+    likelihood: str | None = None
     batches: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     observed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     skipped: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -138,14 +80,16 @@ def gather(
             total += error * len(part)
             if start < keep and batch:
                 batches.append(_detached(batch))
-    codes = {name: _joined(name, [entry[name] for entry in seen]) for name in seen[0]}
+    codes = {name: joined(name, [entry[name] for entry in seen]) for name in seen[0]}
     known = reader.reads and not reader.skipped
+    kind = getattr(source, "likelihood", None) if reader.whole else None
+    kind = kind if isinstance(kind, str) else None
     for name, code in codes.items():
         if code.kl is None:
             reader.skipped.append((f"KL of {name}", _no_kl(code, seen[0][name])))
     return Gathered(
-        x, codes, total / len(x) if known else None, _blank(source, x) if reader.whole else None,
-        where, batches, observed, reader.skipped,
+        x, codes, total / len(x) if known else None, None if kind is None else _blank(kind, x),
+        where, kind, batches, observed, reader.skipped,
     )  # fmt: skip
 
 
@@ -244,53 +188,11 @@ def _detached(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.detach() for name, value in rows.items()}
 
 
-def _blank(model: Any, x: Tensor) -> float | None:
+def _blank(likelihood: str, x: Tensor) -> float | None:
     """The NLL of the rows' own mean, for the likelihoods whose best constant it is."""
-    kind = getattr(model, "likelihood", None)
     mean = x.float().mean(0, keepdim=True)
-    if kind == "gaussian":
+    if likelihood == "gaussian":
         return float(gaussian_nll(mean.expand_as(x), x.float()))
-    if kind == "bernoulli":
+    if likelihood == "bernoulli":
         return float(bernoulli_nll(mean.clamp(1e-6, 1.0 - 1e-6).logit().expand_as(x), x.float()))
     return None
-
-
-def _joined(name: str, codes: list[Any]) -> Coded:
-    value = torch.cat([draw(code).cpu() for code in codes])
-    found = [(family(c.q, c.value.shape), family(c.p, c.value.shape)) for c in codes]
-    q = _stacked([own for own, _ in found], value)
-    p = _stacked([own for _, own in found], value)
-    standard = p is not None and not p.discrete
-    if standard and p is not None:
-        standard = max(float(p.first.abs().max()), float(p.second.abs().max())) < _STANDARD
-    kl = None
-    if q is not None and p is not None and q.discrete == p.discrete:
-        kl = tuple(float(v) for v in _kl(q, p).mean(0).flatten())
-        kl = kl if all(math.isfinite(v) for v in kl) else None
-    prior = None
-    if p is not None and p.discrete and value.ndim in (2, 3):
-        prior = p.first.double().exp().reshape(len(value), -1, value.shape[-1]).mean(0)
-    return Coded(name, q, value, kl, standard, prior)
-
-
-def _stacked(families: list[Family | None], value: Tensor) -> Family | None:
-    known = [own for own in families if own is not None]
-    if len(known) < len(families) or not known:
-        return None
-    first, second = (torch.cat([getattr(f, n) for f in known]).cpu() for n in ("first", "second"))
-    if known[0].discrete and value.ndim not in (2, 3):
-        return None
-    if not known[0].discrete:
-        first, second = first.flatten(1), second.flatten(1)
-        fine = bool(first.isfinite().all()) and bool(second.isfinite().all())
-        return Family(False, first, second) if fine else None
-    return Family(True, first, second)
-
-
-def _kl(q: Family, p: Family) -> Tensor:
-    """KL of each row and coordinate, ``(N, D)`` or ``(N, G)``, in float64."""
-    first, prior = q.first.double(), p.first.double()
-    if not q.discrete:
-        return gaussian_kl(first, q.second.double(), prior, p.second.double())
-    pi = first.exp()
-    return torch.where(pi > 0.0, pi * (first - prior), 0.0).sum(-1).reshape(len(first), -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ from vaereg.metrics.disentanglement import (
     modularity,
     sap,
 )
-from vaereg.metrics.reporting._gather import Coded, Gathered, reason
+from vaereg.metrics.reporting._codes import Coded
+from vaereg.metrics.reporting._gather import Gathered, reason
 
 __all__ = ["Measured", "Plan", "Scores", "measure"]
 
@@ -71,12 +73,16 @@ class Scores:
             ``(D, K)``.
         factors: Names of the factors that vary.
         rows: Rows that they were read on.
+        reads: What of the code they read.
+        grid: Whether the rows hold each combination of the factors' values equally often.
     """
 
     values: dict[str, float | None]
     information: NDArray[np.floating]
     factors: tuple[str, ...]
     rows: int
+    reads: str
+    grid: bool
 
 
 @dataclass(eq=False)
@@ -224,7 +230,21 @@ def _scores(
     add("irs", lambda: irs(part, own))
     add("gaussian_tc", lambda: gaussian_total_correlation(z))
     share = gaps.mutual_information / np.maximum(gaps.entropy, 1e-12)
-    return Scores(values, share, tuple(names[int(k)] for k in gaps.factors), len(part))
+    known = tuple(names[int(k)] for k in gaps.factors)
+    return Scores(values, share, known, len(part), _read(code), _grid(y))
+
+
+def _read(code: Coded) -> str:
+    """What ``flat`` holds."""
+    if code.q is None:
+        return "values"
+    return "most likely classes (as one-hot codes)" if code.discrete else "posterior means"
+
+
+def _grid(factors: NDArray[np.integer]) -> bool:
+    sizes = [len(np.unique(factors[:, k])) for k in range(factors.shape[1])]
+    count = np.unique(factors, axis=0, return_counts=True)[1]
+    return len(count) == math.prod(sizes) and bool((count == count[0]).all())
 
 
 def _boosted(plan: Plan) -> Any:

@@ -6,13 +6,24 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vaereg.metrics.reporting._gather import RARE, Coded, Gathered
+import torch
+
+from vaereg.metrics._audits import reading
+from vaereg.metrics._bracket import MIBracket
+from vaereg.metrics.reporting._charts import number
+from vaereg.metrics.reporting._codes import RARE, Coded
+from vaereg.metrics.reporting._gather import Gathered
 from vaereg.metrics.reporting._measure import Measured
 
 __all__ = ["Notice", "notices"]
 
 _HOLE = 2.0  # variance of the aggregated posterior that is so far from 1 that samples miss it
+_OFF = 0.5  # mean that is
 _IDLE = 0.05  # share of its entropy below which a discrete code counts as idle
+_UNREAD = 0.25  # share of what a code holds below which little of it was read back
+_LEAST = 0.2  # nats of which there is something to be read back
+_NEAR = 0.9  # share of its ceiling from which exact information counts as at it
+_ERRORS = 2.0  # a notice is of what is so many standard errors beyond its limit
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,14 @@ def notices(seen: Gathered, found: Measured, active: float) -> list[Notice]:
 
 
 def _fit(seen: Gathered) -> Iterator[Notice]:
+    if seen.likelihood == "bernoulli":
+        low, high = float(seen.x.min()), float(seen.x.max())
+        if low < 0.0 or high > 1.0:
+            yield Notice(
+                "bad", "The data are not in [0, 1], as a Bernoulli likelihood needs them",
+                f"They go from {number(low)} to {number(high)}, and its negative log-likelihood "
+                "means nothing there. Divide bytes by 255, or take another likelihood.",
+            )  # fmt: skip
     if seen.nll is None:
         return
     if not math.isfinite(seen.nll):
@@ -64,8 +83,9 @@ def _code(code: Coded, active: float) -> Iterator[Notice]:
         if dead == len(code.kl):
             yield Notice(
                 "bad", f"Posterior collapse: all of {name} is inactive",
-                f"Each KL is below {active} nats: {name} says next to nothing of the data. A "
-                "lower weight of the KL, or one that rises slowly, helps; so does a weaker "
+                f"Each KL is below {active} nats: {name} says next to nothing of the data"
+                + " beyond what its prior is given" * code.conditional
+                + ". A lower weight of the KL, or one that rises slowly, helps; so does a weaker "
                 "decoder.",
             )  # fmt: skip
         elif 2 * dead > len(code.kl):
@@ -85,61 +105,92 @@ def _code(code: Coded, active: float) -> Iterator[Notice]:
                 "posterior to the prior mends it.",
             )  # fmt: skip
     elif code.standard:
-        mean, second = code.q.first.double(), code.q.second.double()
-        spread = mean.var(0) + second.exp().mean(0)
-        middle = mean.mean(0).abs()
-        away = (spread > _HOLE) | (spread < 1.0 / _HOLE) | (middle > 0.5)
-        if code.kl is not None:
-            away &= away.new_tensor([value >= active for value in code.kl])
-        if bool(away.any()):
-            which = ", ".join(str(d) for d, far in enumerate(away) if bool(far))
+        away = _away(code, active)
+        if away:
             yield Notice(
                 "warn", f"The aggregated posterior of {name} is not the prior",
-                f"Coordinates {which} have a mean beyond ±0.5, or a variance outside "
-                f"[{1 / _HOLE:g}, {_HOLE:g}]: samples from the prior are decoded from codes that "
-                "the decoder has seldom seen. DIP, MMD or more weight on the KL pull it in.",
+                f"Coordinates {', '.join(map(str, away))} have a mean beyond ±{_OFF:g}, or a "
+                f"variance outside [{1 / _HOLE:g}, {_HOLE:g}], by more than two standard errors: "
+                "samples from the prior are decoded from codes that the decoder has seldom seen. "
+                "DIP, MMD or more weight on the KL pull it in.",
             )  # fmt: skip
+
+
+def _away(code: Coded, active: float) -> list[int]:
+    """Coordinates whose aggregated posterior is far from N(0, 1), as far as these rows tell."""
+    assert code.q is not None
+    mean, n = code.q.first.double(), len(code.q.first)
+    middle = mean.mean(0)
+    squares = (mean - middle).square() + code.q.second.double().exp()  # (N, D)
+    spread, error = squares.mean(0), _ERRORS * squares.std(0) / math.sqrt(n)
+    far = (spread - error > _HOLE) | (spread + error < 1.0 / _HOLE)
+    far |= middle.abs() - _ERRORS * mean.std(0) / math.sqrt(n) > _OFF
+    if code.kl is not None:
+        far &= torch.tensor([value >= active for value in code.kl])
+    return [d for d, own in enumerate(far) if bool(own)]
 
 
 def _information(seen: Gathered, found: Measured) -> Iterator[Notice]:
     for name, parts in found.parts.items():
-        rows = len(seen.x)
-        if parts.mi > 0.9 * math.log(rows):
+        rows, error = len(seen.x), _ERRORS * parts.mi_error
+        limit = _NEAR * math.log(rows)
+        if parts.mi - error > limit:
             yield Notice(
                 "warn", f"I(x; {name}) is at its ceiling",
                 f"{parts.mi:.2f} nats of at most log {rows} = {math.log(rows):.2f}: so few rows "
                 "cannot show more, and the total correlation is read too high by it. Give more "
                 "rows.",
             )  # fmt: skip
-        elif parts.tc - 2.0 * parts.tc_error > max(0.5, 0.1 * parts.kl):
+        # Of a code that may be there the total correlation says nothing.
+        elif parts.mi + error <= limit and (
+            parts.tc - _ERRORS * parts.tc_error > max(0.5, 0.1 * parts.kl)
+        ):
             yield Notice(
                 "warn", f"The coordinates of {name} depend on each other",
-                f"Total correlation {parts.tc:.2f} nats of a KL of {parts.kl:.2f}. Where they "
-                "should be independent, a weight on the total correlation lowers it at less cost "
-                "than one on the whole KL.",
+                f"Total correlation {_read(parts.tc, parts.tc_error, 2)} nats of a KL of "
+                f"{parts.kl:.2f}. Where they should be independent, a weight on the total "
+                "correlation lowers it at less cost than one on the whole KL.",
             )  # fmt: skip
     for name, held in found.brackets.items():
-        if not held.consistent:
-            yield Notice(
-                "bad", f"The bounds of I({name}; x) contradict each other",
-                f"The lower one, {held.lower:.3f} ± {held.lower_error:.3f}, is above the KL rate, "
-                f"{held.upper:.3f}: prior or posterior are not what the model says they are.",
-            )  # fmt: skip
-        if held.entropy and held.exact < _IDLE * held.entropy:
-            yield Notice(
-                "warn", f"{name} is all but idle",
-                f"It knows {held.exact:.3f} nats of the data, of at most {held.entropy:.2f} that "
-                "its entropy would allow. A reward for I(x; "
-                f"{name}), as by VariationalMI, makes it speak.",
-            )  # fmt: skip
-        if held.decoded is not None and held.decoded < 0.25 * min(
-            held.exact, held.entropy or held.exact
-        ) and held.exact > 0.2:  # fmt: skip
-            yield Notice(
-                "warn", f"The decoder hides {name}",
-                f"It holds {held.exact:.2f} nats on the data, but no more than "
-                f"{held.decoded:.2f} could be read back from what is decoded from a draw of it.",
-            )  # fmt: skip
+        yield from _bracket(name, held)
+
+
+def _bracket(name: str, held: MIBracket) -> Iterator[Notice]:
+    # Three errors, as for MIBracket.consistent, but of both bounds: nan where one is infinite.
+    if held.lower - 3.0 * math.hypot(held.lower_error, held.upper_error) > held.upper:
+        yield Notice(
+            "bad", f"The bounds of I({name}; x) contradict each other",
+            f"The lower one, {_read(held.lower, held.lower_error)}, is above the KL rate, "
+            f"{_read(held.upper, held.upper_error)}: prior or posterior are not what the model "
+            "says they are.",
+        )  # fmt: skip
+    if held.entropy and held.exact + _ERRORS * held.exact_error < _IDLE * held.entropy:
+        yield Notice(
+            "warn", f"{name} is all but idle",
+            f"It knows {_read(held.exact, held.exact_error)} nats of the held-out data, where its "
+            f"entropy would allow {held.entropy:.2f}. A reward for I(x; {name}), as by "
+            "VariationalMI, makes it speak.",
+        )  # fmt: skip
+    if held.decoded is None or held.decoded_error is None:
+        return
+    holds = min(held.exact, held.entropy or held.exact)
+    little = held.decoded + _ERRORS * held.decoded_error < _UNREAD * holds
+    # A critic that cannot read the code from the data either tells nothing of the decoder.
+    able = held.lower - _ERRORS * held.lower_error > _UNREAD * holds
+    if little and able and holds - _ERRORS * held.exact_error > _LEAST:
+        yield Notice(
+            "warn", f"Little of {name} was read back from what is decoded",
+            f"It holds {_read(held.exact, held.exact_error)} nats on the data. From what is "
+            "decoded from a draw of it a fresh critic read "
+            + ("nothing" if held.decoded == 0.0 else
+               f"{_read(held.decoded, held.decoded_error)} nats")
+            + f", and {_read(held.lower, held.lower_error)} from the data. These are lower "
+            "bounds: the decoder hides the code, or prints it where the critic does not see it.",
+        )  # fmt: skip
+
+
+def _read(value: float, error: float, digits: int = 3) -> str:
+    return f"{number(value, digits)} ± {number(error, digits)}"
 
 
 def _audit(found: Measured) -> Iterator[Notice]:
@@ -149,12 +200,13 @@ def _audit(found: Measured) -> Iterator[Notice]:
         if entry.flagged:
             yield Notice(
                 "bad", f"The term {name} displays an independence that is not there",
-                f"It shows {entry.displayed:.3f}; fresh critics read {entry.estimate.mean:.3f} "
-                f"nats between {entry.a} and {entry.b}. Its critic is outrun or too weak.",
+                f"It shows {entry.displayed:.3f}; fresh critics read "
+                f"{reading(entry.estimate)} nats between {entry.a} and {entry.b}. Its critic is "
+                "outrun or too weak.",
             )  # fmt: skip
         elif entry.understated:
             yield Notice(
                 "warn", f"The term {name} displays less than half of the dependence",
-                f"It shows {entry.displayed:.3f}; fresh critics read {entry.estimate.mean:.3f} "
-                "nats.",
+                f"It shows {entry.displayed:.3f}; fresh critics read "
+                f"{reading(entry.estimate)} nats, which is a lower bound.",
             )  # fmt: skip

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from importlib.resources import files
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vaereg.metrics._audits import Audit, reading
-from vaereg.metrics._bracket import MIBracket
 from vaereg.metrics.reporting import _charts as charts
-from vaereg.metrics.reporting._charts import DASH, MINUS, number
+from vaereg.metrics.reporting._charts import MINUS, number
+from vaereg.metrics.reporting._codes import Coded
 from vaereg.metrics.reporting._gather import Gathered
-from vaereg.metrics.reporting._measure import Measured, Scores
+from vaereg.metrics.reporting._measure import Measured
 from vaereg.metrics.reporting._notices import Notice
 from vaereg.metrics.reporting._pictures import Canvas, Walk
 
-__all__ = ["Section", "audited", "bracketed", "coordinates", "kl_parts", "page", "scored", "shown",
-           "tiles", "walked"]  # fmt: skip
+__all__ = ["Section", "coordinates", "page", "shown", "tiles", "walked"]
 
 Section = tuple[str, str, str]
 """Anchor, heading and body."""
-_TITLES = {
-    "mig": "MIG (histogram, 20 bins)", "mig_sampled": "MIG (samples of q(z|x))",
-    "factor_vae": "FactorVAE score", "beta_vae": "beta-VAE score", "dci": "DCI disentanglement",
-    "completeness": "DCI completeness", "informativeness": "DCI informativeness", "sap": "SAP",
-    "modularity": "Modularity", "explicitness": "Explicitness", "irs": "IRS",
-    "gaussian_tc": "Gaussian total correlation (nats)",
-}  # fmt: skip
 _HISTOGRAMS = 32
 
 
@@ -50,7 +44,8 @@ def tiles(seen: Gathered, found: Measured, active: float) -> str:
             entries.append((number(parts.mi, 2), f"I(x; {name}), nats"))
             entries.append((number(parts.tc, 2), f"total correlation of {name}, nats"))
         elif name in found.brackets:
-            entries.append((number(found.brackets[name].exact, 2), f"I(x; {name}), nats"))
+            value = number(found.brackets[name].exact, 2)
+            entries.append((value, f"I(x; {name}), nats, of held-out rows"))
     body = "".join(
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(text)}</span></div>'
         for value, text in entries
@@ -107,99 +102,48 @@ def coordinates(seen: Gathered, active: float) -> str:
                     f"<h3>Share of each class of {escape(label)}</h3>{charts.bars(bars, 'share')}"
                 )
         else:
-            value = code.value.flatten(1).double().numpy()
-            kl = code.kl or (0.0,) * value.shape[1]
-            order = sorted(range(value.shape[1]), key=lambda d, kl=kl: -kl[d])
-            plots = "".join(
-                charts.histogram(value[:, d], f"{name}[{d}]") for d in order[:_HISTOGRAMS]
-            )
-            body.append(
-                f"<h3>Aggregated posterior of {escape(name)}</h3><p class='hint'>Draws of all "
-                f"rows from {MINUS}4 to 4; the line is the standard normal density.</p>"
-                f'<div class="histograms">{plots}</div>'
-            )
+            body.append(_aggregated(code))
     hint = f"Grey: below {active:g} nats, inactive."
     return f'<p class="hint">{escape(hint)}</p>{"".join(body)}'
 
 
-def kl_parts(found: Measured, rows: int) -> str:
-    """The exact parts of the KL."""
-    body: list[str] = []
-    for name, parts in found.parts.items():
-        error = float(np.hypot.reduce(parts.dimwise_error)) if parts.dimwise_error else 0.0
-        stack = charts.stack([
-            (f"I(x; {name})", parts.mi, parts.mi_error),
-            ("total correlation", parts.tc, parts.tc_error),
-            ("coordinate-wise KL", sum(parts.dimwise_kl), error),
-        ])  # fmt: skip
-        body.append(
-            f"<h3>{escape(name)}: KL {number(parts.kl)} nats</h3>{stack}"
-            f'<p class="hint">{parts.samples} codes, each compared with the posteriors of all '
-            f"{rows} rows.</p>"
-        )
-    return "".join(body)
-
-
-def bracketed(brackets: Mapping[str, MIBracket]) -> str:
-    """What each code knows, between its bounds."""
-    body: list[str] = []
-    for name, held in brackets.items():
-        axis = charts.interval(
-            (held.lower, held.lower_error), (held.exact, held.exact_error),
-            (held.upper, held.upper_error), held.entropy,
-        )  # fmt: skip
-        rows = [
-            ("fresh critic on held-out rows (lower bound)", number(held.lower),
-             number(held.lower_error)),
-            ("these rows' posteriors" + ("" if held.ceiling is None else
-             f" (shows at most {held.ceiling:.2f})"), number(held.exact),
-             number(held.exact_error)),
-            ("KL rate (upper bound)", number(held.upper), number(held.upper_error)),
-        ]  # fmt: skip
-        if held.entropy is not None:
-            rows.append(("entropy of the code (no information exceeds it)",
-                         number(held.entropy), DASH))  # fmt: skip
-        if held.decoded is not None:
-            rows.append((f"I({name}; x\N{PRIME}), read back from what is decoded (lower bound)",
-                         number(held.decoded), number(held.decoded_error)))  # fmt: skip
-        table = charts.table((f"I({name}; x), nats", "value", "± std. error"), rows)
-        body.append(f"<h3>{escape(name)}</h3>{axis}{table}")
-    return "".join(body)
-
-
-def audited(found: Audit) -> str:
-    """What the objective's terms display, against fresh critics."""
-    rows = [
-        (
-            entry.name, f"{entry.kind}: {entry.a}; {entry.b}", number(entry.displayed),
-            reading(entry.estimate), number(entry.estimate.power, 2),
-            f'<span class="badge {entry.verdict.split()[0]}">{escape(entry.verdict)}</span>',
-        )
-        for entry in found.terms.values()
-    ]  # fmt: skip
-    head = ("term", "variables", "displays", "fresh critics", "smallest leak seen", "verdict")
-    return charts.table(head, rows, marked=5) + (
-        f'<p class="hint">Nats, {found.rows} rows. Independent means no more than '
-        f"{found.resolution:g}.</p>"
+def _aggregated(code: Coded) -> str:
+    """Draws of the first coordinates by KL, each beside its own prior."""
+    value = code.value.flatten(1).double().numpy()
+    kl = code.kl or (0.0,) * value.shape[1]
+    order = sorted(range(value.shape[1]), key=lambda d: -kl[d])
+    plots = "".join(_histogram(code, d, value[:, d]) for d in order[:_HISTOGRAMS])
+    if code.standard:
+        hint = f"from {MINUS}4 to 4; the line is the standard normal density."
+    elif code.own is not None:
+        hint = "over the range in the caption; the line is the density of the coordinate's prior."
+    else:
+        hint = f"over the range in the caption; no line, for {code.why}."
+    return (
+        f"<h3>Aggregated posterior of {escape(code.name)}</h3><p class='hint'>Draws of all rows "
+        f'{hint}</p><div class="histograms">{plots}</div>'
     )
 
 
-def scored(scores: Mapping[str, Scores]) -> str:
-    """Scores beside known factors, and which coordinate tells of which."""
-    names = list(dict.fromkeys(n for own in scores.values() for n in own.values))
-    rows = [
-        (_TITLES.get(n, n), *(number(own.values.get(n)) for own in scores.values())) for n in names
-    ]
-    body = [charts.table(("score", *scores), rows)]
-    for name, own in scores.items():
-        labels = [f"{name}[{d}]" for d in range(len(own.information))]
-        body.append(
-            f"<h3>Which coordinate of {escape(name)} tells of which factor</h3>"
-            "<p class='hint'>Mutual information over the factor's entropy, 20 bins. One dark cell "
-            "in each column is a disentangled code.</p>"
-            + charts.heat(own.information, labels, own.factors)
-        )
-    return "".join(body)
+def _histogram(code: Coded, d: int, value: NDArray[np.floating]) -> str:
+    label, own = f"{code.name}[{d}]", code.own
+    if code.standard:
+        return charts.histogram(value, label, (-4.0, 4.0), _normal)
+    middle, reach = float(value.mean()), 4.0 * float(value.std())
+    low = max(middle - reach, float(value.min())) - 1e-3  # also where all are equal
+    high = min(middle + reach, float(value.max())) + 1e-3
+    if own is not None:
+        first, last = own.ends(d)
+        low, high = min(low, first), max(high, last)
+    text = f"{label}: {low:.3g} to {high:.3g}".replace(": -", f": {MINUS}")
+    text = text.replace("to -", f"to {MINUS}")
+    density = None if own is None else partial(own.density, d)
+    return charts.histogram(value, text, (low, high), density)
+
+
+def _normal(edges: NDArray[np.floating]) -> NDArray[np.floating]:
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    return np.exp(-0.5 * middle**2) / math.sqrt(2.0 * math.pi)
 
 
 def page(
@@ -240,7 +184,7 @@ def page(
         out.append(f'<section id="skipped"><h2>Not measured</h2>{table}</section>')
     out.append("</main><footer>")
     if details:
-        line = " · ".join(f"{escape(k)}: {escape(str(v))}" for k, v in details.items())
+        line = " · ".join(f"{escape(str(k))}: {escape(str(v))}" for k, v in details.items())
         out.append(f"<p>{line}</p>")
     text = escape(json.dumps(numbers, indent=1, allow_nan=False))
     out.append(f"<details><summary>All numbers</summary><pre>{text}</pre></details>")

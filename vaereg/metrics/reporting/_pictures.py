@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaereg.metrics._encoding import evaluating
-from vaereg.metrics.reporting._gather import Coded, Gathered, cut
+from vaereg.metrics.reporting._codes import Coded
+from vaereg.metrics.reporting._gather import Gathered, cut
 
 __all__ = ["Canvas", "Walk", "canvas_of", "pillow", "reconstructions", "samples", "walks"]
 
