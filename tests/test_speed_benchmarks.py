@@ -89,7 +89,7 @@ def test_figures_need_the_csv_alone():
         assert len(figure.axes) == 2
 
 
-@pytest.mark.parametrize("name", ["pairwise.csv", "steps.csv"])
+@pytest.mark.parametrize("name", ["pairwise.csv", "steps.csv", "disentanglement.csv"])
 def test_form_of_stored_results(name):
     rows = stored(name)
     assert tuple(rows[0]) == common.COLUMNS
@@ -146,6 +146,24 @@ def test_page_quotes_the_stored_results():
             check(ratio, rows[f"b{b}", term, "overhead_ratio"])
             count += 3
     assert count > 60
+
+
+def test_page_quotes_the_scores_times():
+    rows = {(r["case"], r["provider"], r["metric"]): float(r["median"])
+            for r in stored("disentanglement.csv")}  # fmt: skip
+    count = 0
+    for case, *cells in quoted("| case | library | common code"):
+        name = re.search("`(.*)`", case)[1]
+        (other,) = {p for c, p, _ in rows if c == name} - {"library"}
+        keys = [("library", "wall"), (other, "wall"), ("library", f"speedup_{other}")]
+        for cell, key in zip(cells, keys, strict=True):
+            check(cell.removesuffix(" ms"), rows[(name, *key)])
+            count += 1
+    keys = [("rendering", "library"), ("loading", "load"), ("loading", "step")]
+    for (_, cell), key in zip(quoted("| case | time |"), keys, strict=True):
+        check(cell.removesuffix(" ms"), rows[(*key, "wall")])
+        count += 1
+    assert count == 12
 
 
 def test_scores_of_common_code_are_the_librarys():
