@@ -13,7 +13,7 @@ from harness.output import check_folder, check_results, keep_earlier, tell_if_no
 
 from .options import parser
 from .report import as_json, pictures, results, table
-from .study import Study, load_study, rows_of, write_arrays
+from .study import finished, load_study, rows_of, write_arrays
 
 PROGRAM = "disentangled_dsprites.py"
 
@@ -32,16 +32,20 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     study = load_study(options)
     sizes = ", ".join(f"{n} {s}" for n, s in zip(study.data.names, study.data.sizes, strict=True))
     print(f"{study.data.source}: {len(study.data)} pictures; factors {sizes}", flush=True)
-    if options.resume:
+    if options.resume and not options.gather:
         folders = (options.output / run.folder for run in study.runs)
         tell_if_nothing_to_resume(options.output, folders)
     path = options.output / "results.json"
     content: dict[str, Any] = {}
     failed: list[str] = []
-    for rows, failed in rows_of(study):
+    for rows, failed in [(finished(study), [])] if options.gather else rows_of(study):
         if rows:
             first, content = not content, results(study, rows, failed, command)
-            if first and not (options.resume and _all_here(path, study)):
+            names = {run["name"] for run in content["runs"]}
+            if options.resume and not options.gather:
+                names |= {own.name for own in study.runs}  # some are still to come
+            again = options.resume or options.gather
+            if first and not (again and _holds_only(path, names)):
                 keep_earlier(path)
             write_arrays(path.with_suffix(".npz"), pictures(study, rows))
             write_text(path, as_json(content))
@@ -54,11 +58,11 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     return content
 
 
-def _all_here(path: Path, study: Study) -> bool:
-    """Whether the runs of the results that are there are all among the study's."""
+def _holds_only(path: Path, names: set[str]) -> bool:
+    """Whether the results that are there, if any, are of no other runs than these."""
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        return {run["name"] for run in earlier} <= {run.name for run in study.runs}
+        return {run["name"] for run in earlier} <= names
     except FileNotFoundError:
         return True
     except (OSError, ValueError, KeyError, TypeError):  # whatever it is: it is kept

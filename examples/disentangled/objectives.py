@@ -9,7 +9,7 @@ from typing import Any
 
 import vaereg
 
-__all__ = ["NAMES", "Context", "Method", "build", "parse", "text_of", "wants_other"]
+__all__ = ["NAMES", "Context", "Method", "build", "order", "parse", "text_of", "wants_other"]
 
 Entry = tuple[Any, vaereg.Regularizer]
 
@@ -214,6 +214,11 @@ def text_of(parsed: Parsed) -> str:
         ]
         parts.append(",".join([name if name == "vae" else f"{name}:{_text(weight)}", *own]))
     return "+".join(parts)
+
+
+def order(text: str) -> list[tuple[str, float]]:
+    """What objectives are sorted by: names, then weights as numbers."""
+    return sorted(("beta" if n == "vae" else n, own[0]) for n, own in parse(text).items())
 
 
 def _text(value: float) -> str:

@@ -101,6 +101,11 @@ def parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on from what there is in the output folder"
     )
     run.add_argument(
+        "--gather", action="store_true",
+        help="train nothing: results and figures of all finished runs in the output folder, such "
+        "as those of several processes, that were measured as --measure says",
+    )  # fmt: skip
+    run.add_argument(
         "--checkpoint-every", type=int, default=5000, metavar="N", help="steps (default 5000)"
     )
     run.add_argument(

@@ -18,6 +18,7 @@ from harness.command import check_folder, commit, device_of
 
 from .data import Pictures
 from .evaluate import DEPTHS, Codes, Depth, measure
+from .objectives import order
 from .options import settings_of
 from .pages import page_name, write_page
 from .settings import Settings
@@ -26,7 +27,7 @@ from .sources import load
 from .train import train
 from .trainer import Trainer, identity
 
-__all__ = ["Row", "Study", "load_study", "rows_of"]
+__all__ = ["Row", "Study", "finished", "load_study", "rows_of"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,30 @@ def _stored(study: Study, run: Settings) -> Row | None:
         return Row(run, *own, commit=found.get("commit", ""))
     except (OSError, json.JSONDecodeError, KeyError, TypeError):
         return None
+
+
+def finished(study: Study) -> list[Row]:
+    """All runs of the output folder on these pictures and of this measure, whoever trained them.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    rows: list[Row] = []
+    output = study.options.output
+    for path in output.glob("*/*/measured.json"):
+        try:
+            own = Settings(**json.loads(path.read_text(encoding="utf-8"))["settings"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        row = _stored(study, own)
+        if row is not None and output / own.folder == path.parent:
+            rows.append(row)
+    if not rows:
+        raise ValueError(
+            f"--gather: expected finished runs on {study.data.source} with --measure "
+            f"{study.depth_name} in {output}, got none"
+        )
+    return sorted(rows, key=lambda row: (row.settings.seed, order(row.settings.objective)))
 
 
 def _groups(study: Study, runs: list[Settings]) -> list[list[Settings]]:

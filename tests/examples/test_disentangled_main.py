@@ -317,6 +317,29 @@ def test_pages_and_the_comparison_are_written(tmp_path, monkeypatch, capsys):
     assert found["seeds"] + found["outside"] == 1
 
 
+def test_runs_of_several_processes_are_gathered(tmp_path, capsys):
+    quiet = ("--no-figures", "--seeds")
+    assert start(tmp_path, "--objective", "beta:16", "dip2:1", *quiet, 0) == 0
+    assert start(tmp_path, "--objective", "beta:4", *quiet, 0, 1, "--resume") == 0
+    capsys.readouterr()
+    before = {path: path.read_bytes() for path in tmp_path.glob("*/*/checkpoint.pt")}
+    assert start(tmp_path, "--gather", "--no-figures") == 0
+    found = results(tmp_path)
+    assert [run["name"] for run in found["runs"]] == [
+        "beta:4 seed=0", "beta:16 seed=0", "dip2:1 seed=0", "beta:4 seed=1"
+    ]  # fmt: skip
+    assert found["summary"]["beta:4"]["mig"]["seeds"] == 2
+    assert found["equal_reconstruction"]["dip2:1"]["seeds"] in (0, 1)
+    assert "kept the results" not in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in tmp_path.glob("*/*/checkpoint.pt")} == before
+    assert start(tmp_path / "none", "--gather") == 2
+    assert "--gather: expected finished runs on dSprites re-render" in capsys.readouterr().err
+    (tmp_path / "seed1" / "beta4" / "measured.json").write_text("{")
+    assert start(tmp_path, "--gather", "--no-figures") == 0
+    assert len(results(tmp_path)["runs"]) == 3
+    assert "results.2.json" in capsys.readouterr().out
+
+
 def test_pages_of_finished_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pages, "ROWS", 60)
     quick = functools.partial(pages.report, bracket=False, trees=1, samples=20)
