@@ -131,7 +131,7 @@ def main(given: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     where, rows = machine(), list[dict[str, Any]]()
     config = json.dumps({"codes": [int(np.prod(KEPT)), 10], "rounds": args.rounds})
-    for case, times in (pictures(args.rounds) | scores(args.rounds)).items():
+    for case, times in (scores(args.rounds) | pictures(args.rounds)).items():
         names = list(times)
         found = [summary(case, name, "wall", spent, "ms") for name, spent in times.items()]
         if len(names) == 2:

@@ -36,13 +36,13 @@ def against_beta(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Scores less those of beta-VAEs of the same negative log-likelihood.
 
     The beta-VAEs of a seed, at least two weights, are points of error and score; between two
-    neighbours in error the score is interpolated linearly. A run whose error no two of them
-    enclose is not compared: nothing is extrapolated.
+    neighbours in error the score is interpolated linearly, and of points of one error it is the
+    mean. A run whose error no two of them enclose is not compared: nothing is extrapolated.
 
     Returns:
         For each objective: ``seeds`` compared, ``outside`` (seeds whose error is not enclosed),
-        and for each score that is compared ``mean``, ``std`` (of two seeds or more) and
-        ``above``, the number of seeds in which it is above the beta-VAE's.
+        and for each score that is compared ``mean``, ``std`` (of two seeds or more), ``of``, the
+        number of seeds that have it, and ``above``, in how many it is above the beta-VAE's.
     """
     curves: dict[int, list[dict[str, Any]]] = {}
     others: dict[str, list[dict[str, Any]]] = {}
@@ -56,24 +56,35 @@ def against_beta(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         gains: dict[str, list[float]] = {name: [] for name in COMPARED}
         outside = 0
         for run in own:
-            curve = sorted(
-                curves.get(run["settings"]["seed"], []), key=lambda r: r["unsupervised"]["nll"]
-            )
-            errors = [point["unsupervised"]["nll"] for point in curve]
+            curve = curves.get(run["settings"]["seed"], [])
             error = run["unsupervised"]["nll"]
-            if len(curve) < 2 or not errors[0] <= error <= errors[-1]:
+            if _between(error, [(point, 0.0) for point in curve]) is None:
                 outside += 1
                 continue
             for name in COMPARED:
-                value, values = value_of(run, name), [value_of(point, name) for point in curve]
-                known = [v for v in values if v is not None]
-                if value is not None and len(known) == len(values):
-                    gains[name].append(value - float(np.interp(error, errors, known)))
+                value = value_of(run, name)
+                points = [(p, v) for p in curve if (v := value_of(p, name)) is not None]
+                other = _between(error, points)
+                if value is not None and other is not None:
+                    gains[name].append(value - other)
         entry: dict[str, Any] = {"seeds": len(own) - outside, "outside": outside}
         for name, values in gains.items():
             if values:
                 spread = {"std": stdev(values)} if len(values) > 1 else {}
                 above = sum(v > 0 for v in values)
-                entry[name] = {"mean": mean(values), **spread, "above": above}
+                entry[name] = {"mean": mean(values), **spread, "above": above, "of": len(values)}
         found[objective] = entry
     return found
+
+
+def _between(error: float, points: Sequence[tuple[dict[str, Any], float]]) -> float | None:
+    """The score at an error, interpolated; None where two weights do not enclose it."""
+    if len({beta_of(run["settings"]["objective"]) for run, _ in points}) < 2:
+        return None
+    equal: dict[float, list[float]] = {}
+    for run, value in points:
+        equal.setdefault(run["unsupervised"]["nll"], []).append(value)
+    errors = sorted(equal)
+    if not errors[0] <= error <= errors[-1]:
+        return None
+    return float(np.interp(error, errors, [mean(equal[e]) for e in errors]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from harness.output import check_folder, check_results, keep_earlier, tell_if_no
 
 from .options import parser
 from .report import as_json, pictures, results, table
+from .settings import Settings
 from .study import finished, load_study, rows_of, write_arrays
 
 PROGRAM = "disentangled_dsprites.py"
@@ -41,11 +44,10 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     for rows, failed in [(finished(study), [])] if options.gather else rows_of(study):
         if rows:
             first, content = not content, results(study, rows, failed, command)
-            names = {run["name"] for run in content["runs"]}
-            if options.resume and not options.gather:
-                names |= {own.name for own in study.runs}  # some are still to come
+            # Of a resumed study some runs are still to come.
+            known = [row.settings for row in rows] + ([] if options.gather else study.runs)
             again = options.resume or options.gather
-            if first and not (again and _holds_only(path, names)):
+            if first and not (again and _holds_only(path, content, known)):
                 keep_earlier(path)
             write_arrays(path.with_suffix(".npz"), pictures(study, rows))
             write_text(path, as_json(content))
@@ -58,11 +60,14 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     return content
 
 
-def _holds_only(path: Path, names: set[str]) -> bool:
-    """Whether the results that are there, if any, are of no other runs than these."""
+def _holds_only(path: Path, content: dict[str, Any], known: Sequence[Settings]) -> bool:
+    """Whether the results that are there, if any, are of these runs, pictures and measure only."""
+    settings = [asdict(own) for own in known]
+    now = json.loads(as_json({name: content[name] for name in ("data", "pictures", "measured")}))
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        return {run["name"] for run in earlier} <= names
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        same = all(earlier[name] == value for name, value in now.items())
+        return same and all(run["settings"] in settings for run in earlier["runs"])
     except FileNotFoundError:
         return True
     except (OSError, ValueError, KeyError, TypeError):  # whatever it is: it is kept

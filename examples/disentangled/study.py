@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from harness.checkpoint import load_checkpoint, write_text
 from harness.command import check_folder, commit, device_of
+from harness.output import keep_earlier
 
 from .data import Pictures
 from .evaluate import DEPTHS, Codes, Depth, measure
@@ -112,11 +113,15 @@ def _what(study: Study, run: Settings) -> dict[str, Any]:
     return asdict(run) | identity(study.data) | measured
 
 
-def _stored(study: Study, run: Settings) -> Row | None:
+def _stored(study: Study, run: Settings, *, codes: bool = True) -> Row | None:
+    """The measurements of a run that is finished; without ``codes`` whichever of them it kept."""
     path = study.options.output / run.folder / "measured.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["what"] != _what(study, run):
+        wanted = _what(study, run)
+        if not codes:
+            wanted["keep_codes"] = found["what"]["keep_codes"]
+        if found["what"] != wanted:
             return None
         own = (found[name] for name in ("values", "history", "seconds", "together"))
         return Row(run, *own, commit=found.get("commit", ""))
@@ -128,7 +133,7 @@ def finished(study: Study) -> list[Row]:
     """All runs of the output folder on these pictures and of this measure, whoever trained them.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If there are none, or they differ in more than objective and seed.
     """
     rows: list[Row] = []
     output = study.options.output
@@ -137,7 +142,7 @@ def finished(study: Study) -> list[Row]:
             own = Settings(**json.loads(path.read_text(encoding="utf-8"))["settings"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        row = _stored(study, own)
+        row = _stored(study, own, codes=False)
         if row is not None and output / own.folder == path.parent:
             rows.append(row)
     if not rows:
@@ -145,6 +150,14 @@ def finished(study: Study) -> list[Row]:
             f"--gather: expected finished runs on {study.data.source} with --measure "
             f"{study.depth_name} in {output}, got none"
         )
+    for field in set(asdict(rows[0].settings)) - {"objective", "seed"}:
+        values = {getattr(row.settings, field) for row in rows}
+        if len(values) > 1:
+            raise ValueError(
+                f"--gather: expected runs in {output} that differ in objective and seed only, got "
+                f"{field} {' and '.join(sorted(map(str, values)))}"
+            )
+    late_pages(study, [row.settings for row in rows])
     return sorted(rows, key=lambda row: (row.settings.seed, order(row.settings.objective)))
 
 
@@ -173,10 +186,7 @@ def rows_of(study: Study) -> Iterator[tuple[list[Row], list[str]]]:
         found = {run.name: _stored(study, run) for run in study.runs}
         done = {name: row for name, row in found.items() if row is not None}
     pending = [run for run in study.runs if run.name not in done]
-    if study.options.pages:
-        for run in study.runs:
-            if run.name in done and not _page(study, run).exists():
-                _late_page(study, run)
+    late_pages(study, [run for run in study.runs if run.name in done])
     if not pending:
         yield [done[run.name] for run in study.runs], failed
     for group in _groups(study, pending):
@@ -213,6 +223,8 @@ def _measured(study: Study, trainer: Trainer, i: int, seconds: float) -> Row:
     write_arrays(folder / "pictures.npz", pictures)
     row = Row(run, values, trainer.history[i], seconds, len(trainer.runs), commit())
     content = asdict(row) | {"what": _what(study, run)}
+    if study.options.resume and _stored(study, run) is None:
+        keep_earlier(folder / "measured.json")  # of another measure: it may have taken hours
     write_text(folder / "measured.json", json.dumps(content, allow_nan=False) + "\n")
     return row
 
@@ -221,9 +233,19 @@ def _page(study: Study, run: Settings) -> Path:
     return study.options.output / "pages" / page_name(run.objective, run.seed)
 
 
-def _late_page(study: Study, run: Settings) -> None:
-    """The page of a run that was finished before a page was asked for."""
-    path = study.options.output / run.folder / "checkpoint.pt"
+def late_pages(study: Study, runs: Sequence[Settings]) -> None:
+    """Pages of runs that were finished before pages were asked for; a line where none can be."""
+    for run in runs if study.options.pages else ():
+        page, path = _page(study, run), study.options.output / run.folder / "checkpoint.pt"
+        # A page from before the last checkpoint may be of another model.
+        fresh = page.exists() and not (
+            path.exists() and path.stat().st_mtime > page.stat().st_mtime
+        )
+        if not fresh:
+            _late_page(study, run, path)
+
+
+def _late_page(study: Study, run: Settings, path: Path) -> None:
     state = load_checkpoint(path, asdict(run) | identity(study.data))
     if state is None or state["step"] < run.steps:
         print(f"{run.name}: no page, for {path} is not there or not of the last step", flush=True)
