@@ -1,6 +1,7 @@
 """The benchmarks of the pairwise log-density and of whole steps: equal results, stored form."""
 
 import csv
+import math
 import re
 import sys
 from pathlib import Path
@@ -89,7 +90,9 @@ def test_figures_need_the_csv_alone():
         assert len(figure.axes) == 2
 
 
-@pytest.mark.parametrize("name", ["pairwise.csv", "steps.csv", "disentanglement.csv"])
+@pytest.mark.parametrize(
+    "name", ["pairwise.csv", "steps.csv", "disentanglement.csv", "ceiling.csv"]
+)
 def test_form_of_stored_results(name):
     rows = stored(name)
     assert tuple(rows[0]) == common.COLUMNS
@@ -164,6 +167,21 @@ def test_page_quotes_the_scores_times():
         check(cell.removesuffix(" ms"), rows[(*key, "wall")])
         count += 1
     assert count == 12
+
+
+def test_page_quotes_the_ceiling():
+    import ceiling
+
+    rows = {(r["case"], r["metric"]): float(r["median"]) for r in stored("ceiling.csv")}
+    found = list(quoted("| code, true I(x; z)"))
+    for case, mi, share, tc in found:
+        check(mi.removesuffix(" nats"), rows[case, "mi"])
+        check(tc.removesuffix(" nats"), rows[case, "tc"])
+        assert float(share) == pytest.approx(rows[case, "mi"] / math.log(100_000), abs=5.1e-3)
+    assert len(found) == len(ceiling.CODES)
+    # Where log n is far away all is well; the stored rows say what happens where it is not.
+    mi, tc = ceiling.read(4_000, 2, 2.0, 500, seed=1)
+    assert mi == pytest.approx(2.0, abs=0.1) and abs(tc) < 0.05
 
 
 def test_scores_of_common_code_are_the_librarys():
