@@ -138,3 +138,17 @@ def test_draws_of_a_prior_move_no_other_number():
 
     laplace = page(lambda x: Independent(Laplace(0 * x, 1 + 0 * x), 1))
     assert laplace == page(lambda x: Independent(Normal(0 * x, 2 + 0 * x), 1))
+
+
+def test_a_prior_that_is_narrow_beside_the_bins():
+    page = of_prior(Independent(Normal(torch.zeros(2), torch.full((2,), 0.02)), 1), std=3.0)
+    for _, columns, line in plots(page):
+        assert line.max() == 1.0 and columns.max() < 0.5
+
+
+def test_range_of_small_codes():
+    page = of_prior(lambda x: Independent(Normal(1e5 * x, 1.0), 1), 1e-5 * normal(), std=1e-9)
+    for caption, columns, _ in plots(page):
+        low, high = ends(caption)
+        assert -6e-5 < low < -1e-5 and 1e-5 < high < 6e-5
+        assert (columns > 0.0).sum() > 15

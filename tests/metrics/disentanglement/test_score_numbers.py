@@ -77,6 +77,40 @@ def test_equality_is_identity():
     assert float(FOUND) == float(again) and len({FOUND, again, FOUND}) == 2
 
 
+EQUALS = {
+    "float": VALUE, "float64": np.float64(VALUE), "longdouble": np.longdouble(VALUE),
+    "scalar array": np.array(VALUE), "array": np.array([VALUE, 1.0]),
+    "tensor": torch.tensor(VALUE, dtype=torch.float64), "words": np.array(["a"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("other", EQUALS)
+def test_it_equals_no_number_from_either_side(other):
+    other = EQUALS[other]
+    for equal, unequal in ((FOUND == other, FOUND != other), (other == FOUND, other != FOUND)):
+        assert np.shape(equal) == np.shape(unequal) and np.shape(equal) in ((), np.shape(other))
+        assert not np.any(equal) and np.all(unequal)
+    assert np.ndim(other) or (FOUND not in [other] and other not in [FOUND])
+
+
+def test_arrays_that_hold_it_find_it():
+    held = np.array([FOUND, None, VALUE], object)
+    assert (held == FOUND).tolist() == (FOUND == held).tolist() == [True, False, False]
+    assert (held != FOUND).tolist() == [False, True, True]
+    assert np.equal(FOUND, FOUND) and not np.not_equal(FOUND, FOUND)
+    with pytest.raises(TypeError, match="NotImplemented"):
+        np.equal.outer(FOUND, [VALUE])
+
+
+def test_functions_of_numpy_read_it():
+    assert np.isclose(FOUND, VALUE) and np.allclose([FOUND], VALUE) and np.add(FOUND, 1) > 1
+    assert np.sort([FOUND, 0.0]).tolist() == [0.0, VALUE] and np.clip(FOUND, 0, 0.1) == 0.1
+    assert np.maximum(FOUND, 0) == VALUE and np.float64(2) ** FOUND == 2**VALUE
+    array = again = np.ones(2)
+    array += FOUND
+    assert array is again and array.tolist() == [1 + VALUE] * 2
+
+
 def test_every_score_does_so():
     g = grid()
     table = metrics.FactorTable(g, (3, 4, 5))

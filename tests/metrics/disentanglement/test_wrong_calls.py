@@ -221,6 +221,21 @@ def test_empty_arrays():
     refused(ValueError, message, metrics.mig, Z[:, :0], F)
     message = "factors: expected at least one column, got shape (60, 0)"
     refused(ValueError, message, metrics.mig, Z, F[:, :0])
+    refused(ValueError, "codes: expected at least one row, got shape (0,)", metrics.mig, [], [])
+    refused(ValueError, "factors: expected at least one row, got shape (0,)", metrics.mig, Z, [])
+
+
+def test_labels_of_a_table():
+    labels = [[0], [0], [2], [1], [1], [2]]
+    table = FactorTable(Z[:6], (3,), labels)
+    assert isinstance(table.labels, np.ndarray) and table.labels.tolist() == labels
+    assert 0 <= metrics.factor_vae_score(table, train=5, test=5) <= 1
+    message = "labels: expected (6, 1), got (5, 1)"
+    refused(ValueError, message, FactorTable, Z[:6], (3,), labels[1:])
+    refused(TypeError, "labels: expected real numbers", FactorTable, Z[:6], (3,), [["a"]] * 6)
+    refused(TypeError, "labels: expected integer values", FactorTable, Z[:6], (3,), [[0.5]] * 6)
+    message = "labels: expected values from 0 to 1 of factor 0, got 2 in row 2; FactorTable.of("
+    refused(ValueError, message, FactorTable, Z[:6], (2,), labels)
 
 
 def test_one_axis():

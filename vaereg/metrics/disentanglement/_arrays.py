@@ -47,14 +47,15 @@ def numbers(name: str, value: Array, hint: str = "") -> NDArray[Any]:
 
 def _read(name: str, value: Array, axes: str, hint: str = "") -> NDArray[Any]:
     array = numbers(name, value, hint)
+    if array.shape[:1] == (0,):
+        raise ValueError(f"{name}: expected at least one row, got shape {array.shape}")
     if array.ndim != 2:
         column = f"; {name}[:, None] makes one column" if array.ndim == 1 else ""
         raise ValueError(
             f"{name}: expected rows and columns, {axes}, got shape {array.shape}{column}"
         )
     if 0 in array.shape:
-        missing = "column" if len(array) else "row"
-        raise ValueError(f"{name}: expected at least one {missing}, got shape {array.shape}")
+        raise ValueError(f"{name}: expected at least one column, got shape {array.shape}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array).all(1))[0])
         raise ValueError(f"{name}: expected finite values, got nan or inf (first in row {row})")
@@ -168,11 +169,9 @@ def held_out(
                 f"test: expected the columns of factors, got {test_y.shape[1]} of them"
             )
         return Split(z, y, test_z, test_y[:, kept], kept)
-    number("train_rows", sizes[0])
-    number("test_rows", sizes[1])
+    train, rest = number("train_rows", sizes[0]), number("test_rows", sizes[1])
     if len(z) < 3:
         raise ValueError(f"codes: expected at least 3 rows to hold some out, got {len(z)}")
-    train, rest = sizes
     if len(z) < train + rest:
         rest = max(1, len(z) * rest // (train + rest))
         train = len(z) - rest

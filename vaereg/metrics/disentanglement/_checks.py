@@ -11,6 +11,7 @@ import numpy as np
 __all__ = ["Seed", "factory", "generator", "integers", "number", "positive", "shown"]
 
 Seed = int | np.random.Generator
+_FLOATS = (float, np.floating)
 
 
 def shown(value: Any) -> str:
@@ -19,23 +20,36 @@ def shown(value: Any) -> str:
     return f"{type(value).__name__} of shape {shape}" if shape else reprlib.repr(value)
 
 
-def number(name: str, value: int, least: int = 1) -> None:
-    """An integer, at least so large."""
+def number(name: str, value: Any, least: int = 1, *, floats: bool = False) -> int:
+    """An integer, at least so large; with ``floats`` also one written as 10.0 or 1e4.
+
+    Go on with the result, not the argument: those of numpy and torch overflow, some silently.
+    """
     try:
-        operator.index(value)
+        found = _whole(value) if floats else operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an integer, got {shown(value)}") from None
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if found < least:
+        raise ValueError(f"{name}: expected at least {least}, got {found}")
+    return found
+
+
+def _whole(value: object) -> int:
+    plain: Any = value  # narrowed, it would be no index
+    if isinstance(value, _FLOATS) and float(plain).is_integer():
+        return int(plain)
+    return operator.index(plain)
 
 
 def integers(name: str, values: Any, what: str, hint: str = "") -> tuple[int, ...]:
-    """Several integers; ``what`` they are and a ``hint`` are for the error."""
+    """Several integers, or whole floats; ``what`` they are and a ``hint`` are for the error."""
     try:
         # A tensor's rows of one entry would pass for integers.
         if getattr(values, "ndim", 1) != 1:
             raise TypeError
-        return tuple(operator.index(value) for value in values)
+        # As lists, entries of arrays and tensors are Python's numbers.
+        plain = values.tolist() if hasattr(values, "tolist") else values
+        return tuple(_whole(value) for value in plain)
     except TypeError:
         raise TypeError(f"{name}: expected {what}, got {shown(values)}{hint}") from None
 

@@ -146,8 +146,7 @@ def _divided(codes: Array, test: tuple[Array, Array] | None, test_rows: int) -> 
     n = len(as_codes(codes))
     if test is not None:
         return n, 0
-    number("test_rows", test_rows)
-    rest = max(1, min(test_rows, n // 3))
+    rest = max(1, min(number("test_rows", test_rows), n // 3))
     return max(1, n - rest), rest
 
 
@@ -174,7 +173,7 @@ def sample_efficiency(
         codes: ``(n, D)``.
         factors: Integer values of the factors, ``(n, K)``; constant ones are left out.
         few: Labels of the numerator.
-        many: Labels of the denominator; the default takes 15,000 rows, or 10,000 and ``test``.
+        many: Labels of the denominator; the default takes 14,999 rows, or 10,000 and ``test``.
         predictor: See :func:`downstream_accuracy`.
         test: Codes and factors to score on. Default: random rows are held out.
         test_rows: How many of them, at most a third of all.
@@ -199,8 +198,8 @@ def sample_efficiency(
         1.0
     """
     fit, _ = _divided(codes, test, test_rows)
+    few, many = number("few", few, floats=True), number("many", many, floats=True)
     for name, size in (("few", few), ("many", many)):
-        number(name, size)
         if size > fit:
             raise ValueError(f"{name}: expected at most {fit} (rows to fit on), got {size}")
     found = downstream_accuracy(

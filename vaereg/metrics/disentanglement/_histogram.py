@@ -26,7 +26,7 @@ _PAIRS = 1 << 22  # entries of the index at once
 
 def discretize(codes: Floats, bins: int, binning: Binning, name: str = "bins") -> Ints:
     """The bin 0..bins - 1 of each entry, column by column."""
-    number(name, bins, 2)
+    bins = number(name, bins, 2)
     if binning not in ("uniform", "quantile"):
         raise ValueError(f"binning: expected 'uniform' or 'quantile', got {binning!r}")
     found = np.zeros(codes.shape, np.int64)
@@ -78,5 +78,6 @@ def binned(
     y = as_factors(factors, z)
     kept = varying(y)
     labels, sizes = relabel(y[:, kept])
+    bins = number("bins", bins, 2)
     cells = discretize(z, bins, binning)
     return mutual_information(cells, bins, labels, sizes), entropies(labels, sizes), kept

@@ -107,7 +107,8 @@ def beta_vae_score(
         >>> beta_vae_score(table, train=200, test=100).score
         1.0
     """
-    kept = _check(table, batch_size, train, test, least=1)
+    batch_size, train, test = _sizes(batch_size, train, test, least=1)
+    kept = table.varying
     if len(kept) == 1:
         return BetaVAEScore(1.0, 1.0, kept)
     rng = generator(seed)
@@ -199,7 +200,8 @@ def factor_vae_score(
         >>> found.score, int(np.trace(found.votes))
         (1.0, 200)
     """
-    kept = _check(table, batch_size, train, test, least=2)
+    batch_size, train, test = _sizes(batch_size, train, test, least=2)
+    kept = table.varying
     rng = generator(seed)
     scale = _deviations(table.codes)
     active = (scale > 0) & (scale >= threshold)
@@ -220,11 +222,8 @@ def factor_vae_score(
     return FactorVAEScore(float(score), float(fitted), votes[0], active, kept)
 
 
-def _check(table: FactorTable, batch: int, train: int, test: int, least: int) -> Ints:
-    number("batch_size", batch, least)
-    number("train", train)
-    number("test", test)
-    return table.varying
+def _sizes(batch: int, train: int, test: int, least: int) -> tuple[int, int, int]:
+    return number("batch_size", batch, least), number("train", train), number("test", test)
 
 
 def _deviations(codes: Floats) -> Floats:

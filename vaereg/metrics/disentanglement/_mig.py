@@ -127,7 +127,7 @@ def mig(
         kept = varying(y)
         labels, sizes = relabel(y[:, kept])
         entropy = entropies(labels, sizes)
-        number("samples", samples)
+        samples = number("samples", samples)
         sampled = _Sampled(codes, logvar, samples, generator(seed), backend)
         information = sampled.information(labels, sizes, progress)
     found = gaps(information) / entropy

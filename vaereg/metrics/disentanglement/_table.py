@@ -16,6 +16,7 @@ from vaereg.metrics.disentanglement._arrays import (
     as_factors,
     columns,
     numbered,
+    numbers,
 )
 from vaereg.metrics.disentanglement._checks import integers, shown
 
@@ -67,10 +68,23 @@ class FactorTable:
                 f"codes: expected one row for each combination of sizes {shown(sizes)}, "
                 f"{prod(sizes)} in all, got {len(self.codes)}; FactorTable.of takes others"
             )
-        if self.labels is not None and self.labels.shape != (len(self.codes), len(self.sizes)):
+        if self.labels is not None:
+            object.__setattr__(self, "labels", self._numbers(self.labels))
+
+    def _numbers(self, given: Array) -> Ints:
+        """Labels as an array, checked: rows are counted and drawn by them."""
+        shape = (len(self.codes), len(self.sizes))
+        if (got := numbers("labels", given).shape) != shape:
+            raise ValueError(f"labels: expected {shape}, got {got}")
+        labels = as_factors(given, self.codes, "labels")
+        wrong = (labels < 0) | (labels >= np.array(self.sizes))
+        if wrong.any():
+            row, k = np.argwhere(wrong)[0]
             raise ValueError(
-                f"labels: expected ({len(self.codes)}, {len(self.sizes)}), got {self.labels.shape}"
+                f"labels: expected values from 0 to {self.sizes[k] - 1} of factor {k}, got "
+                f"{labels[row, k]} in row {row}{_HINT}"
             )
+        return labels
 
     @classmethod
     def of(cls, codes: Array, factors: Array) -> FactorTable:

@@ -14,7 +14,13 @@ from torch import Tensor
 from vaereg.metrics._encoding import device_of
 from vaereg.metrics.reporting._assemble import ReportPage, assemble, looks_of
 from vaereg.metrics.reporting._gather import NLL, gather
-from vaereg.metrics.reporting._inputs import check_numbers, checked, factors_of, names_of
+from vaereg.metrics.reporting._inputs import (
+    check_active,
+    check_numbers,
+    checked,
+    factors_of,
+    names_of,
+)
 from vaereg.metrics.reporting._measure import Plan, measure
 from vaereg.metrics.reporting._notices import Notice
 from vaereg.metrics.reporting._pictures import canvas_of, pillow
@@ -76,7 +82,7 @@ def report(
         bracket: Fit critics for the brackets.
         audit: Fit critics for the audit.
         details: More to be said in the page's foot, by name.
-        seed: Seed of all that is drawn. Torch's own generators are left as they were.
+        seed: Seed of all that is drawn, at least 0. Torch's own generators are left as they were.
         batch_size: Rows of a pass.
         progress: Show a progress bar (needs tqdm); plain lines where stderr is no terminal.
         observed: What the model is also given by name; tensors and arrays are cut as ``x`` is.
@@ -86,7 +92,8 @@ def report(
 
     Raises:
         TypeError: If the model does not encode to codes by name, or factors are no integers.
-        ValueError: If shapes or numbers of rows differ, or ``x`` is not finite.
+        ValueError: If shapes or numbers of rows differ, ``x`` is not finite, or a number is out of
+            its range.
         ImportError: If Pillow is not installed, or tqdm for ``progress``.
 
     Example:
@@ -100,8 +107,10 @@ def report(
     """
     check_numbers(
         rows=(rows, 2), fitted=(fitted, 2), samples=(samples, 2), trees=(trees, 1),
-        traversals=(traversals, 0), batch_size=(batch_size, 1),
+        traversals=(traversals, 0), batch_size=(batch_size, 1), seed=(seed, 0),
     )  # fmt: skip
+    check_active(active)
+    seed = int(seed)  # torch takes no integer of numpy's
     if not isinstance(title, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"title: expected a text, got {title!r}")
     x, observed = checked(model, x, observed)

@@ -118,7 +118,9 @@ def assemble(
     details: dict[str, Any],
 ) -> ReportPage:
     sections, n = [*looks], len(seen.x)
-    sections.append(("kl", "Coordinates", pages.coordinates(seen, plan.active)))
+    body = found.attempt("coordinates", lambda: pages.coordinates(seen, plan.active))
+    if body is not None:
+        sections.append(("kl", "Coordinates", body))
     if found.parts:
         sections.append(("parts", "Parts of the KL", kl_parts(found, n)))
     if found.brackets:
@@ -142,7 +144,7 @@ def assemble(
     numbers = _numbers(seen, found, warned)
     html = pages.page(
         title, subtitle, pages.tiles(seen, found, plan.active), warned, sections, found.skipped,
-        foot, numbers,
+        foot, numbers, [name for name, code in seen.codes.items() if code.kl is None],
     )  # fmt: skip
     return ReportPage(html, numbers, tuple(warned), tuple(found.skipped))
 

@@ -35,6 +35,7 @@ class Coded:
         own: The prior of each coordinate of a Gaussian code, where all rows share it; else None.
         why: Why there is none.
         conditional: Whether rows have priors of their own.
+        finite: Whether draws and posteriors hold finite numbers only.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Coded:
     own: Marginals | None = None
     why: str = ""
     conditional: bool = False
+    finite: bool = True
 
     @property
     def discrete(self) -> bool:
@@ -75,11 +77,11 @@ class Coded:
         """Classes that are hardly used beside what their prior says, ``(G, K)``.
 
         Those of which so few rows were to be expected that none may be there by chance are not
-        among them.
+        among them, and without a prior there are none.
         """
-        shares = self.shares
-        even = torch.full_like(shares, 1.0 / shares.shape[-1])
-        prior = even if self.prior is None else self.prior
+        shares, prior = self.shares, self.prior
+        if prior is None:
+            return torch.zeros_like(shares, dtype=torch.bool)
         error = (prior * (1.0 - prior) / len(self.value)).clamp_min(0.0).sqrt()
         return (shares < RARE * prior) & (shares + _ERRORS * error < prior)
 
@@ -98,15 +100,25 @@ def joined(name: str, codes: list[Any]) -> Coded:
     standard = p is not None and not p.discrete
     if standard and p is not None:
         standard = max(float(p.first.abs().max()), float(p.second.abs().max())) < _STANDARD
+    finite = bool(value.isfinite().all()) and all(_finite(own) for own, _ in found)
     kl = None
-    if q is not None and p is not None and q.discrete == p.discrete:
+    # The KL of a class of weight nan would count as 0: a collapse that was not measured.
+    if finite and q is not None and p is not None and q.discrete == p.discrete:
         kl = tuple(float(v) for v in _kl(q, p).mean(0).flatten())
         kl = kl if all(math.isfinite(v) for v in kl) else None
     prior = None
     if p is not None and p.discrete and value.ndim in (2, 3):
         prior = p.first.double().exp().reshape(len(value), -1, value.shape[-1]).mean(0)
     own, why = (None, "") if q is None or q.discrete else shared(codes, p)
-    return Coded(name, q, value, kl, standard, prior, own, why, differ(p))
+    return Coded(name, q, value, kl, standard, prior, own, why, differ(p), finite)
+
+
+def _finite(q: Family | None) -> bool:
+    if q is None:
+        return True  # of another family, of which only the draws are read
+    if q.discrete:
+        return not bool(q.first.isnan().any())  # the log of a class that has no weight is -inf
+    return bool(q.first.isfinite().all()) and bool(q.second.isfinite().all())
 
 
 def _stacked(families: list[Family | None], value: Tensor) -> Family | None:

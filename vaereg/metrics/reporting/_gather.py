@@ -28,12 +28,14 @@ class Gathered:
         codes: By name.
         nll: Negative log-likelihood at draws of the codes, mean over rows, in nats; None where
             it is not known how to compute it.
-        blank: The same of the best constant picture, where it is known.
+        blank: The same of the best constant picture, for each row the mean of the others, where
+            it is known.
         where: The device that the model reads its inputs on.
         likelihood: ``"bernoulli"``, ``"gaussian"``, or None where it is none by name.
         batches: What the objective reads, for an audit; empty where there is no objective.
         observed: What the model was also given.
         skipped: What could not be read, and why.
+        broken: Why what the decoder was asked for is no picture.
     """
 
     x: Tensor
@@ -45,6 +47,7 @@ class Gathered:
     batches: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     observed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     skipped: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    broken: list[str] = field(default_factory=list[str])
 
 
 def gather(
@@ -189,10 +192,14 @@ def _detached(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _blank(likelihood: str, x: Tensor) -> float | None:
-    """The NLL of the rows' own mean, for the likelihoods whose best constant it is."""
-    mean = x.float().mean(0, keepdim=True)
+    """The NLL of the mean of the other rows, for the likelihoods whose best constant it is.
+
+    The mean of all is fitted to the row that it is held against, which few rows gain much by.
+    """
+    n, x = len(x), x.double()
+    mean = (n * x.mean(0, keepdim=True) - x) / (n - 1)
     if likelihood == "gaussian":
-        return float(gaussian_nll(mean.expand_as(x), x.float()))
+        return float(gaussian_nll(mean, x))
     if likelihood == "bernoulli":
-        return float(bernoulli_nll(mean.clamp(1e-6, 1.0 - 1e-6).logit().expand_as(x), x.float()))
+        return float(bernoulli_nll(mean.clamp(1e-6, 1.0 - 1e-6).logit(), x))
     return None

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from vaereg.metrics._encoding import check_observed
 
-__all__ = ["check_numbers", "checked", "factors_of", "names_of"]
+__all__ = ["check_active", "check_numbers", "checked", "factors_of", "names_of"]
+
+
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+# Torch stores these and computes next to nothing of them.
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def checked(
@@ -37,6 +42,8 @@ def checked(
 
 def _tensor(name: str, value: Any, model: Any) -> Any:
     """An array as a tensor, real numbers in the precision of the model; all else as it is."""
+    if isinstance(value, Tensor):
+        return value.long() if value.dtype in _UNSIGNED else value
     if not isinstance(value, np.ndarray):
         return value
     array = cast("NDArray[Any]", value)
@@ -44,6 +51,10 @@ def _tensor(name: str, value: Any, model: Any) -> Any:
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
     # Torch takes neither the other byte order nor steps backwards, and wants to write.
     native = cast("Any", array.dtype).newbyteorder("=")
+    if native.kind == "u" and native.itemsize > 1:
+        native = np.dtype(np.int64)
+    elif native.kind == "f" and native.itemsize > 8:
+        native = np.dtype(np.float64)
     tensor = torch.from_numpy(array.astype(native, order="C", copy=True))
     if not tensor.is_floating_point():
         return tensor
@@ -66,6 +77,19 @@ def check_numbers(**given: tuple[Any, int]) -> None:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
+def check_active(active: Any) -> None:
+    """Whether it is a threshold.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is negative or not finite.
+    """
+    if not isinstance(active, (int, float, np.integer, np.floating)) or isinstance(active, bool):
+        raise TypeError(f"active: expected a number, got {active!r}")
+    if not 0.0 <= float(cast("float", active)) < float("inf"):
+        raise ValueError(f"active: expected a finite number of at least 0, got {active}")
+
+
 def factors_of(factors: Any, rows: int) -> NDArray[np.int64]:
     """Values of factors as integers, ``(rows, K)``.
 
@@ -77,6 +101,10 @@ def factors_of(factors: Any, rows: int) -> NDArray[np.int64]:
         factors = factors.detach().cpu()
         factors = factors.double() if factors.is_floating_point() else factors
     y = np.asarray(factors)
+    if y.dtype.kind == "O" and all(
+        isinstance(v, _NUMBERS) for v in cast("list[Any]", y.ravel().tolist())
+    ):
+        y = np.array(y.tolist())  # as of a table's column: numbers that numpy was not told of
     if y.dtype.kind not in "fiub":
         raise TypeError(f"factors: expected integers, got dtype {y.dtype}")
     y = y[:, None] if y.ndim == 1 else y

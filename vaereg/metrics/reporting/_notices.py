@@ -22,7 +22,10 @@ _OFF = 0.5  # mean that is
 _IDLE = 0.05  # share of its entropy below which a discrete code counts as idle
 _UNREAD = 0.25  # share of what a code holds below which little of it was read back
 _LEAST = 0.2  # nats of which there is something to be read back
+_UNBIASED = 0.75  # share of it up to which the total correlation is not read too high
 _NEAR = 0.9  # share of its ceiling from which exact information counts as at it
+_FEW = 50  # rows from which their variances tell of holes
+_ROUNDED = 1e-4  # beyond [0, 1] by the precision that data were scaled in
 _ERRORS = 2.0  # a notice is of what is so many standard errors beyond its limit
 
 
@@ -44,18 +47,24 @@ class Notice:
 def notices(seen: Gathered, found: Measured, active: float) -> list[Notice]:
     """All that apply, the bad ones first."""
     every = [
-        *_fit(seen),
-        *(notice for code in seen.codes.values() for notice in _code(code, active)),
+        *_fit(seen, found),
+        *_broken(seen),
+        *(
+            notice
+            for code in seen.codes.values()
+            if code.finite  # of another nothing is known but that
+            for notice in _code(code, active)
+        ),
         *_information(seen, found),
         *_audit(found),
     ]
     return sorted(every, key=lambda notice: notice.level != "bad")
 
 
-def _fit(seen: Gathered) -> Iterator[Notice]:
+def _fit(seen: Gathered, found: Measured) -> Iterator[Notice]:
     if seen.likelihood == "bernoulli":
         low, high = float(seen.x.min()), float(seen.x.max())
-        if low < 0.0 or high > 1.0:
+        if low < -_ROUNDED or high > 1.0 + _ROUNDED:
             yield Notice(
                 "bad", "The data are not in [0, 1], as a Bernoulli likelihood needs them",
                 f"They go from {number(low)} to {number(high)}, and its negative log-likelihood "
@@ -68,11 +77,34 @@ def _fit(seen: Gathered) -> Iterator[Notice]:
             "bad", "The negative log-likelihood is not finite",
             f"It is {seen.nll}. Weights or data hold values that are not finite.",
         )  # fmt: skip
-    elif seen.blank is not None and seen.nll >= seen.blank:
+    elif (
+        seen.blank is not None
+        and seen.nll >= seen.blank
+        and bool((seen.x != seen.x[:1]).any())  # of data that do not vary nothing is better
+    ):
+        held = [found.brackets.get(name) for name in seen.codes]
+        unread = all(bracket is not None and _little(bracket) for bracket in held)
         yield Notice(
             "bad", "Reconstructions are no better than the mean of the data",
-            f"Negative log-likelihood {seen.nll:.1f} nats, of the mean of these rows "
-            f"{seen.blank:.1f}: the decoder has not learned to use its codes.",
+            f"Negative log-likelihood {seen.nll:.1f} nats, of the mean of the other rows "
+            f"{seen.blank:.1f}"
+            + (": the decoder has not learned to use its codes, of which little was read back "
+               "from what is decoded." if unread else "."),
+        )  # fmt: skip
+
+
+def _broken(seen: Gathered) -> Iterator[Notice]:
+    wrong = [name for name, code in seen.codes.items() if not code.finite]
+    for name in wrong:
+        yield Notice(
+            "bad", f"The code {name} is not finite",
+            "Its posterior or its draws hold nan or inf: so do weights or what the encoder "
+            "computes of these rows. Nothing was measured of it that could be trusted.",
+        )  # fmt: skip
+    if seen.broken and not wrong:  # what is decoded from such a code is no fault of the decoder
+        yield Notice(
+            "bad", "What is decoded is not finite, or decode raises",
+            f"{seen.broken[0]}. Weights, or what decode computes of the codes, are at fault.",
         )  # fmt: skip
 
 
@@ -104,30 +136,35 @@ def _code(code: Coded, active: float) -> Iterator[Notice]:
                 f"Less than {RARE:.0%} of what their prior says. A term that holds the mean "
                 "posterior to the prior mends it.",
             )  # fmt: skip
-    elif code.standard:
+    elif code.own is not None and code.own.mean is not None:
         away = _away(code, active)
         if away:
             yield Notice(
                 "warn", f"The aggregated posterior of {name} is not the prior",
                 f"Coordinates {', '.join(map(str, away))} have a mean beyond ±{_OFF:g}, or a "
-                f"variance outside [{1 / _HOLE:g}, {_HOLE:g}], by more than two standard errors: "
+                f"variance outside [{1 / _HOLE:g}, {_HOLE:g}], "
+                + ("" if code.standard else "both in deviations of their prior from its mean, ")
+                + "by more than two standard errors: "
                 "samples from the prior are decoded from codes that the decoder has seldom seen. "
                 "DIP, MMD or more weight on the KL pull it in.",
             )  # fmt: skip
 
 
 def _away(code: Coded, active: float) -> list[int]:
-    """Coordinates whose aggregated posterior is far from N(0, 1), as far as these rows tell."""
-    assert code.q is not None
-    mean, n = code.q.first.double(), len(code.q.first)
+    """Coordinates whose aggregated posterior is far from their prior, if these rows tell."""
+    n = len(code.value)
+    if code.q is None or code.own is None or n < _FEW:
+        return []
+    own = torch.as_tensor(code.own.mean), torch.as_tensor(code.own.std)
+    mean, own_std = (code.q.first.double() - own[0]) / own[1], own[1]
     middle = mean.mean(0)
-    squares = (mean - middle).square() + code.q.second.double().exp()  # (N, D)
+    squares = (mean - middle).square() + code.q.second.double().exp() / own_std.square()
     spread, error = squares.mean(0), _ERRORS * squares.std(0) / math.sqrt(n)
     far = (spread - error > _HOLE) | (spread + error < 1.0 / _HOLE)
     far |= middle.abs() - _ERRORS * mean.std(0) / math.sqrt(n) > _OFF
     if code.kl is not None:
         far &= torch.tensor([value >= active for value in code.kl])
-    return [d for d, own in enumerate(far) if bool(own)]
+    return [d for d, off in enumerate(far) if bool(off)]
 
 
 def _information(seen: Gathered, found: Measured) -> Iterator[Notice]:
@@ -141,8 +178,8 @@ def _information(seen: Gathered, found: Measured) -> Iterator[Notice]:
                 "cannot show more, and the total correlation is read too high by it. Give more "
                 "rows.",
             )  # fmt: skip
-        # Of a code that may be there the total correlation says nothing.
-        elif parts.mi + error <= limit and (
+        # Near it, and well below, the total correlation of independent coordinates is not 0.
+        elif parts.mi + error <= _UNBIASED * math.log(rows) and (
             parts.tc - _ERRORS * parts.tc_error > max(0.5, 0.1 * parts.kl)
         ):
             yield Notice(
@@ -171,22 +208,27 @@ def _bracket(name: str, held: MIBracket) -> Iterator[Notice]:
             f"entropy would allow {held.entropy:.2f}. A reward for I(x; {name}), as by "
             "VariationalMI, makes it speak.",
         )  # fmt: skip
-    if held.decoded is None or held.decoded_error is None:
-        return
-    holds = min(held.exact, held.entropy or held.exact)
-    little = held.decoded + _ERRORS * held.decoded_error < _UNREAD * holds
-    # A critic that cannot read the code from the data either tells nothing of the decoder.
-    able = held.lower - _ERRORS * held.lower_error > _UNREAD * holds
-    if little and able and holds - _ERRORS * held.exact_error > _LEAST:
+    if _little(held):
         yield Notice(
             "warn", f"Little of {name} was read back from what is decoded",
             f"It holds {_read(held.exact, held.exact_error)} nats on the data. From what is "
             "decoded from a draw of it a fresh critic read "
-            + ("nothing" if held.decoded == 0.0 else
-               f"{_read(held.decoded, held.decoded_error)} nats")
+            + (f"{_read(held.decoded, held.decoded_error)} nats"
+               if held.decoded and held.decoded_error is not None else "nothing")
             + f", and {_read(held.lower, held.lower_error)} from the data. These are lower "
             "bounds: the decoder hides the code, or prints it where the critic does not see it.",
         )  # fmt: skip
+
+
+def _little(held: MIBracket) -> bool:
+    """Whether little of what the code holds was read back from what is decoded."""
+    if held.decoded is None or held.decoded_error is None:
+        return False
+    holds = min(held.exact, held.entropy or held.exact)
+    little = held.decoded + _ERRORS * held.decoded_error < _UNREAD * holds
+    # A critic that cannot read the code from the data either tells nothing of the decoder.
+    able = held.lower - _ERRORS * held.lower_error > _UNREAD * holds
+    return little and able and holds - _ERRORS * held.exact_error > _LEAST
 
 
 def _read(value: float, error: float, digits: int = 3) -> str:

@@ -130,8 +130,11 @@ def _histogram(code: Coded, d: int, value: NDArray[np.floating]) -> str:
     if code.standard:
         return charts.histogram(value, label, (-4.0, 4.0), _normal)
     middle, reach = float(value.mean()), 4.0 * float(value.std())
-    low = max(middle - reach, float(value.min())) - 1e-3  # also where all are equal
-    high = min(middle + reach, float(value.max())) + 1e-3
+    low = max(middle - reach, float(value.min()))
+    high = min(middle + reach, float(value.max()))
+    # Of the codes' own scale, and never so little that it is lost in the numbers' precision.
+    margin = max(1e-3 * (high - low), 1e-9 * max(abs(low), abs(high))) or 1e-3
+    low, high = low - margin, high + margin
     if own is not None:
         first, last = own.ends(d)
         low, high = min(low, first), max(high, last)
@@ -155,8 +158,9 @@ def page(
     skipped: Sequence[tuple[str, str]],
     details: Mapping[str, Any],
     numbers: Mapping[str, Any],
+    unread: Sequence[str] = (),
 ) -> str:
-    """The whole file."""
+    """The whole file; ``unread`` are the codes whose KL could not be read."""
     style = files("vaereg.metrics.reporting").joinpath("style.css").read_text(encoding="utf-8")
     out = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -166,7 +170,12 @@ def page(
         *(f'<a href="#{anchor}">{escape(head)}</a>' for anchor, head, _ in sections),
         f"</nav></header><main>{lead}",
     ]
-    if not warnings:
+    if not warnings and unread:
+        out.append(
+            f"<p class='soft'>The KL of {escape(', '.join(unread))} was not read: whether it "
+            "collapsed is not known.</p>"
+        )
+    elif not warnings:
         out.append(
             '<p class="fine">✓ No sign of collapse, and nothing that contradicts itself.</p>'
         )

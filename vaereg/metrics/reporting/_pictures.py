@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaereg.metrics._encoding import evaluating
 from vaereg.metrics.reporting._codes import Coded
-from vaereg.metrics.reporting._gather import Gathered, cut
+from vaereg.metrics.reporting._gather import Gathered, cut, reason
 
 __all__ = ["Canvas", "Walk", "canvas_of", "pillow", "reconstructions", "samples", "walks"]
 
@@ -149,13 +149,18 @@ def _decode(
     model: Any, seen: Gathered, values: Mapping[str, Tensor], observed: Mapping[str, Any]
 ) -> Tensor:
     inputs = {name: value.to(seen.where) for name, value in values.items()}
-    with torch.no_grad(), evaluating(model):
-        decoded: Any = model.decode(inputs, **observed)
+    try:
+        with torch.no_grad(), evaluating(model):
+            decoded: Any = model.decode(inputs, **observed)
+    except Exception as error:
+        seen.broken.append(reason(error))  # what is skipped may have other causes
+        raise
     shape = (len(next(iter(inputs.values()))), *seen.x.shape[1:])
     if not isinstance(decoded, Tensor) or decoded.shape != shape:
         got = tuple(decoded.shape) if isinstance(decoded, Tensor) else type(decoded).__name__
         raise ValueError(f"decoded: expected the data's shape {shape}, got {got}")
     if not bool(torch.isfinite(decoded).all()):
+        seen.broken.append("decoded: expected finite values, got nan or inf")
         raise ValueError("decoded: expected finite values, got nan or inf")
     return decoded.detach().cpu()
 
