@@ -71,35 +71,25 @@ def test_numpy_reads_it():
         FOUND.__array__(copy=False)
 
 
-def test_equality_is_identity():
-    again = metrics.mig(codes("noisy", FACTORS), FACTORS)
-    assert FOUND == FOUND and FOUND != again and FOUND != VALUE
-    assert float(FOUND) == float(again) and len({FOUND, again, FOUND}) == 2
+def test_equality_is_that_of_the_number():
+    again, other = metrics.mig(codes("noisy", FACTORS), FACTORS), metrics.irs(FACTORS, FACTORS)
+    assert FOUND == again and not FOUND != again and FOUND != other
+    assert len({FOUND, again, VALUE, other}) == 2 and FOUND != "a" and FOUND is not None
 
 
 EQUALS = {
     "float": VALUE, "float64": np.float64(VALUE), "longdouble": np.longdouble(VALUE),
     "scalar array": np.array(VALUE), "array": np.array([VALUE, 1.0]),
-    "tensor": torch.tensor(VALUE, dtype=torch.float64), "words": np.array(["a"]),
+    "tensor": torch.tensor(VALUE, dtype=torch.float64),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("other", EQUALS)
-def test_it_equals_no_number_from_either_side(other):
+def test_from_both_sides(other):
     other = EQUALS[other]
     for equal, unequal in ((FOUND == other, FOUND != other), (other == FOUND, other != FOUND)):
-        assert np.shape(equal) == np.shape(unequal) and np.shape(equal) in ((), np.shape(other))
-        assert not np.any(equal) and np.all(unequal)
-    assert np.ndim(other) or (FOUND not in [other] and other not in [FOUND])
-
-
-def test_arrays_that_hold_it_find_it():
-    held = np.array([FOUND, None, VALUE], object)
-    assert (held == FOUND).tolist() == (FOUND == held).tolist() == [True, False, False]
-    assert (held != FOUND).tolist() == [False, True, True]
-    assert np.equal(FOUND, FOUND) and not np.not_equal(FOUND, FOUND)
-    with pytest.raises(TypeError, match="NotImplemented"):
-        np.equal.outer(FOUND, [VALUE])
+        assert np.array_equal(equal, VALUE == np.asarray(other))
+        assert np.array_equal(unequal, VALUE != np.asarray(other))
 
 
 def test_functions_of_numpy_read_it():

@@ -22,24 +22,11 @@ def _right(name: str) -> Callable[[Score, Any], Any]:
     return lambda self, other: operation(other, float(self))
 
 
-_identical = np.frompyfunc(operator.is_, 2, 1)
-
-
-def _boxed(value: Any) -> Any:
-    """A score as the entry of an array, where numpy does not look for its number."""
-    if not isinstance(value, Score):
-        return value
-    box = np.empty(1, object)
-    box[:] = [value]
-    return box.reshape(())
-
-
 class Score:
     """A number with the parts that it was made of; ``float(score)`` is the number.
 
-    Formats, ``round``, ``<``, ``+``, ``-``, ``*``, ``/``, ``abs`` and numpy read it as that
-    number, and give plain numbers. Equality is the exception: a score equals itself only, for its
-    parts are arrays. An array is compared entry by entry. Write ``float(score) == 1.0``.
+    Formats, ``round``, ``==``, ``<``, ``+``, ``-``, ``*``, ``/``, ``abs`` and numpy read it as
+    that number, and give plain numbers: scores of equal numbers are equal, whatever their parts.
     """
 
     score: float
@@ -67,16 +54,10 @@ class Score:
             raise ValueError("copy: expected True or None, for no array holds a score, got False")
         return np.asarray(float(self), dtype)
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *given: Any, **keywords: Any) -> Any:
-        # Numpy would answer == by the number, from either side: Python reflects to it.
-        if ufunc in (np.equal, np.not_equal):
-            if method != "__call__" or keywords:
-                return NotImplemented
-            same = np.asarray(_identical(*map(_boxed, given)), np.bool_)
-            return (same if ufunc is np.equal else ~same)[()]
-        plain = (float(value) if isinstance(value, Score) else value for value in given)
-        return getattr(ufunc, method)(*plain, **keywords)
+    def __hash__(self) -> int:
+        return hash(float(self))
 
+    __eq__, __ne__ = _left("eq"), _left("ne")
     __lt__, __le__ = _left("lt"), _left("le")
     __gt__, __ge__ = _left("gt"), _left("ge")
     __add__, __radd__ = _left("add"), _right("add")
