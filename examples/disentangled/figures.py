@@ -132,7 +132,7 @@ def _scatter(runs: Sequence[Run], folder: Path) -> None:
                 if run["settings"]["seed"] == seed
                 and beta_of(run["settings"]["objective"]) is not None
             )
-            panel.plot(*zip(*curve, strict=True), color="#999999", linewidth=0.8, zorder=0)
+            panel.plot(*zip(*curve, strict=True), color="#cccccc", linewidth=0.8, zorder=0)
         for colour, (objective, own) in zip(_colours(len(groups)), groups.items(), strict=True):
             for k, run in enumerate(own):
                 panel.plot(

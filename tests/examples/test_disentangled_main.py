@@ -6,6 +6,7 @@ import os
 import shutil
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -431,3 +432,30 @@ def test_udr_reads_all_shapes_and_the_same_rows_whatever_is_kept():
     some, every = report._some(y[kept], 10_000), report._some(y, 10_000)
     assert np.array_equal(some, every) and len(some) == 5000
     assert np.bincount(some[:, 0].astype(int)).min() > 1500
+
+
+def test_what_the_page_says_of_the_stored_runs():
+    path = Path(evaluate.__file__).parent / "results" / "dsprites.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    gain = content["equal_reconstruction"]
+    assert gain == against_beta(content["runs"])
+    tc = gain["tc:6"]
+    assert (tc["seeds"], tc["outside"]) == (3, 2)
+    assert [tc[name]["above"] for name in ("mig", "dci", "tc")] == [3, 3, 0]
+    factor = gain["factor:10"]
+    assert [factor[name]["above"] for name in ("mig", "dci")] == [2, 2] and factor["seeds"] == 3
+    assert all(gain["dip2:10"][name]["mean"] > 0 for name in ("mig", "factor_vae", "dci"))
+    runs = {
+        (run["settings"]["objective"], run["settings"]["seed"]): run for run in content["runs"]
+    }
+    for seed in (3, 4):
+        own = runs["tc:6", seed]
+        others = [
+            run for (name, s), run in runs.items() if s == seed and beta_of(name) is not None
+        ]
+        assert len(others) == 2
+        for other in others:
+            assert own["unsupervised"]["nll"] < other["unsupervised"]["nll"]
+            assert own["scores"]["mig"] > other["scores"]["mig"]
+    near = [abs(run["scores"]["factor_vae"] - 0.6) < 0.01 for run in content["runs"]]
+    assert sum(near) > len(near) / 2
