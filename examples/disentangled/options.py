@@ -67,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
     )
     model.add_argument(
         "--precision", choices=("float32", "bfloat16"),
-        help="of encoder and decoder in training; 16 bits take half the time on processors that "
-        "have them (default: float32)",
+        help="of encoder and decoder in training; 16 bits are faster on processors that have "
+        "them (default: float32)",
     )  # fmt: skip
     for name, text in TEXTS.items():
         kind = type(getattr(Settings, name))

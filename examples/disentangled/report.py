@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _UDR_ROWS = 5000
-_NEAR = 0.75  # from here on a fifth of a nat and more: benchmarks/ceiling.py
+_NEAR = 0.75  # share from which the excess is worth a word: benchmarks/ceiling.py
 COLUMNS = ("beta_vae", "factor_vae", "mig", "dci", "nll", "mi", "tc")
 
 

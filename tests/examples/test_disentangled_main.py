@@ -457,5 +457,13 @@ def test_what_the_page_says_of_the_stored_runs():
         for other in others:
             assert own["unsupervised"]["nll"] < other["unsupervised"]["nll"]
             assert own["scores"]["mig"] > other["scores"]["mig"]
+    # Accuracies with the most labels.
+    read = {
+        name: [run["downstream"]["per_factor"][name][-1] for run in content["runs"]]
+        for name in ("orientation", "shape")
+    }
+    assert content["runs"][0]["downstream"]["labels"][-1] == 10_000
+    for name, low, high in (("orientation", 0.02, 0.05), ("shape", 0.44, 0.69)):
+        assert (round(min(read[name]), 2), round(max(read[name]), 2)) == (low, high)
     near = [abs(run["scores"]["factor_vae"] - 0.6) < 0.01 for run in content["runs"]]
     assert sum(near) > len(near) / 2

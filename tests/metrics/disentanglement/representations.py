@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
+import pytest
 
 SIZES = (3, 4, 5)
 
@@ -45,3 +48,9 @@ NAMES = (
     "perfect", "scaled", "permuted", "turned", "doubled", "dead", "all dead", "noisy", "noise",
     "one code", "merged", "missing", "parity", "tiny", "float32", "integers",
 )  # fmt: skip
+
+
+def refused(error, message, score, *args, **keywords):
+    """The call raises this error, whose text begins so."""
+    with pytest.raises(error, match="^" + re.escape(message)):
+        score(*args, **keywords)

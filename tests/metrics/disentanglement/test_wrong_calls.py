@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from representations import codes, grid, sampled
+from representations import codes, grid, refused, sampled
 
 from vaereg import metrics
 from vaereg.metrics import FactorTable
@@ -27,11 +27,6 @@ class Never:
 
     def __len__(self):
         raise AttributeError("not fitted")
-
-
-def refused(error, message, score, *args, **keywords):
-    with pytest.raises(error, match="^" + re.escape(message)):
-        score(*args, **keywords)
 
 
 # ---- arguments of another kind
